@@ -1,0 +1,65 @@
+"""Environments: pure simulation.
+
+`ENVS` lists the worlds. The settings of each are typed by the dataclass beside it and valued in conf/env/<stem>.yaml.
+"""
+
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from envs.world import World
+
+ENVS: dict[str, str] = {
+    "ant_colony": "envs.ant_colony:AntColony",
+}
+# stem -> class, imported on first use; the class attribute `Config` is its config dataclass
+
+BASELINES: dict[str, str] = {
+    "ant_colony": "envs.forager:Forager",
+}
+# stem -> scripted policy: `Baseline(world)` and `act(observations) -> actions`, both dicts of arrays per agent group
+
+
+def _load(registry: dict[str, str], name: str, kind: str) -> Any:
+    if name not in registry:
+        raise ValueError(f"env.name must be a world with a {kind}, one of {', '.join(sorted(registry))}; got {name!r}")
+    module, _, attribute = registry[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def env_class(name: str) -> type[World]:
+    """The class of a world. Raises ValueError for an unknown name."""
+    return _load(ENVS, name, "class")
+
+
+def config_class(name: str) -> type:
+    """The config dataclass of a world. Raises ValueError for an unknown name."""
+    return env_class(name).Config
+
+
+def baseline_class(name: str) -> type:
+    """The scripted policy that is shipped for a world. Raises ValueError for a world without one."""
+    return _load(BASELINES, name, "baseline")
+
+
+def default_config(name: str, **settings: Any) -> Any:
+    """The config of a world: `settings`, and for the rest of its fields the values of conf/env/<name>.yaml.
+
+    Raises:
+        ValueError: for an unknown world or a setting that it does not have.
+    """
+    import yaml  # needed only where no framework has read the file already
+
+    config = config_class(name)
+    known = [field.name for field in fields(config)]
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(f"env.{unknown[0]} is not a setting of {name}, which has {', '.join(known)}")
+    path = Path(__file__).resolve().parent.parent / "conf" / "env" / f"{name}.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) | {"name": name} | settings
+    return config(**{key: value for key, value in values.items() if key in known})
+
+
+def make_world(config: Any, num_envs: int = 1) -> World:
+    """B = `num_envs` copies of the world that `config`, an instance of `config_class(config.name)`, describes."""
+    return env_class(config.name)(config, num_envs)

@@ -1,0 +1,105 @@
+"""Draws an ant colony as an RGB array, in NumPy only."""
+
+import numpy as np
+
+PICTURE_SIDE = 600  # pixels that the longer side of the grid fills at most
+MARGIN = 10  # pixels around the grid
+BAR = 8  # pixels, height of the bar that shows how much food is left
+
+BACKGROUND = (13, 15, 24)
+HEAT = np.array(((24, 27, 40), (58, 32, 96), (148, 44, 116), (226, 88, 72), (252, 196, 92)), np.float32)
+# colours of pheromone levels 0 to 1, at equal distances after the square root
+NEST, NEST_HOLE = (214, 168, 108), (84, 56, 36)
+FOOD, FOOD_RIM = (104, 222, 106), (32, 96, 44)
+ANT, ANT_RIM = (238, 240, 245), (16, 16, 20)
+
+
+def draw_colony(
+    pheromone: np.ndarray,
+    pieces: np.ndarray,
+    ants: np.ndarray,
+    headings: np.ndarray,
+    carrying: np.ndarray,
+    nest: tuple[int, int],
+    food_left: float,
+) -> np.ndarray:
+    """A colony from above: x to the right, y down, a bar below that shows how much of the food is still to be
+    delivered.
+
+    Args:
+        pheromone: (width, height) in [0, 1].
+        pieces: (width, height) pieces of food on each cell.
+        ants: (N, 2) cell (x, y) of each ant.
+        headings: (N, 2) unit vector in which each ant last moved.
+        carrying: (N,) bool.
+        nest: cell (x, y).
+        food_left: in [0, 1].
+
+    Returns:
+        (height, width, 3) uint8 pixels.
+    """
+    width, height = pheromone.shape
+    scale = max(PICTURE_SIDE // max(width, height), 2)  # pixels per cell
+    levels = np.sqrt(np.clip(pheromone.T, 0.0, 1.0)) * (len(HEAT) - 1)
+    colours = np.stack([np.interp(levels, np.arange(len(HEAT)), HEAT[:, c]) for c in range(3)], axis=-1)
+    field = np.kron(colours, np.ones((scale, scale, 1)))
+    if scale >= 8:
+        field[::scale] *= 0.85
+        field[:, ::scale] *= 0.85
+
+    canvas = np.empty((height * scale + 3 * MARGIN + BAR, width * scale + 2 * MARGIN, 3), np.float32)
+    canvas[:] = BACKGROUND
+    canvas[MARGIN : MARGIN + height * scale, MARGIN : MARGIN + width * scale] = field
+
+    def centre(x: float, y: float) -> tuple[float, float]:
+        return MARGIN + (x + 0.5) * scale, MARGIN + (y + 0.5) * scale
+
+    _disc(canvas, centre(*nest), 1.05 * scale, NEST)
+    _disc(canvas, centre(*nest), 0.5 * scale, NEST_HOLE)
+    most = max(int(pieces.max()), 1)
+    for x, y in np.argwhere(pieces > 0):
+        radius = scale * (0.35 + 0.35 * np.sqrt(pieces[x, y] / most))
+        _disc(canvas, centre(x, y), radius + 0.1 * scale, FOOD_RIM)
+        _disc(canvas, centre(x, y), radius, FOOD)
+    for spot, heading, loaded in zip(_spread(ants), headings, carrying, strict=True):
+        _draw_ant(canvas, centre(*spot), heading, bool(loaded), scale)
+
+    top, bar = height * scale + 2 * MARGIN, width * scale
+    canvas[top : top + BAR, MARGIN : MARGIN + bar] = FOOD_RIM
+    canvas[top : top + BAR, MARGIN : MARGIN + round(bar * food_left)] = FOOD
+    return np.clip(canvas, 0, 255).astype(np.uint8)
+
+
+def _spread(ants: np.ndarray) -> np.ndarray:
+    """Moves ants that share a cell a little apart, (N, 2), so that a crowd does not look like one ant."""
+    spots = ants.astype(np.float64)
+    _, cell = np.unique(ants, axis=0, return_inverse=True)
+    for shared in np.flatnonzero(np.bincount(cell.ravel()) > 1):
+        crowd = np.flatnonzero(cell.ravel() == shared)
+        angle = 2 * np.pi * np.arange(len(crowd)) / len(crowd)
+        spots[crowd] += 0.25 * np.stack((np.cos(angle), np.sin(angle)), axis=-1)
+    return spots
+
+
+def _draw_ant(canvas: np.ndarray, centre: tuple[float, float], heading: np.ndarray, loaded: bool, scale: int) -> None:
+    """Three discs in a row, head first, and the food between the jaws."""
+    body = ((-0.3, 0.24), (0.0, 0.16), (0.25, 0.18))  # distance from the centre along the heading, radius; in cells
+    for rim, colour in ((0.08, ANT_RIM), (0.0, ANT)):
+        for along, radius in body:
+            spot = centre[0] + along * scale * heading[0], centre[1] + along * scale * heading[1]
+            _disc(canvas, spot, (radius + rim) * scale, colour)
+    if loaded:
+        spot = centre[0] + 0.5 * scale * heading[0], centre[1] + 0.5 * scale * heading[1]
+        _disc(canvas, spot, 0.3 * scale, FOOD_RIM)
+        _disc(canvas, spot, 0.22 * scale, FOOD)
+
+
+def _disc(canvas: np.ndarray, centre: tuple[float, float], radius: float, colour: tuple[int, int, int]) -> None:
+    """Blends a filled disc with a smooth rim into `canvas`, in place; pixels, (column, row)."""
+    left, right = max(int(centre[0] - radius) - 1, 0), int(centre[0] + radius) + 2
+    top, bottom = max(int(centre[1] - radius) - 1, 0), int(centre[1] + radius) + 2
+    patch = canvas[top:bottom, left:right]
+    rows, columns = np.ogrid[top : top + patch.shape[0], left : left + patch.shape[1]]
+    distance = np.hypot(columns + 0.5 - centre[0], rows + 0.5 - centre[1])
+    cover = np.clip(radius - distance + 0.5, 0.0, 1.0)[..., None]
+    patch += cover * (np.asarray(colour, np.float32) - patch)

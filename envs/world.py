@@ -1,0 +1,132 @@
+"""What a world is: B copies of one multi-agent simulation that step at once, with arrays per agent group.
+
+A *copy* is one independent instance of the simulation. Agents with the same spaces and role form a *group*; every array
+of a group has the shape `(B, N, ...)` for B copies and N agents. B is `num_envs` throughout.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+
+Observations = dict[str, Any]
+# group -> (B, N, ...) array, or a dict of such arrays where the observation space is a Dict
+
+
+@dataclass(frozen=True)
+class DirectionTokens:
+    """Which entries of a 1-D observation hold one scalar per direction, e.g. pheromone in each neighbour cell."""
+
+    indices: tuple[int, ...]
+    # positions in the observation, one per direction
+    directions: tuple[tuple[float, ...], ...]
+    # unit vector of each direction, in the order of `indices`
+
+
+@dataclass(frozen=True)
+class AgentGroup:
+    """Agents that share their spaces and their role."""
+
+    name: str
+    # key of the group in every dict of arrays
+    agents: tuple[str, ...]
+    # agent ids, unique in the whole world, in the order of the N axis
+    observation_space: gym.Space
+    # space of one agent's observation
+    action_space: gym.Space
+    # space of one agent's action
+    tokens: DirectionTokens | None = None
+    # the per-direction entries of the observation, if it has any
+
+
+@dataclass
+class Step:
+    """Result of one `World.step`, which resets nothing: the observations are of the state that the actions led to."""
+
+    observations: Observations
+    # group -> (B, N, ...)
+    rewards: dict[str, np.ndarray]
+    # group -> (B, N) float32
+    terminated: np.ndarray
+    # (B,) bool: the task of this copy has ended
+    truncated: np.ndarray
+    # (B,) bool: this copy was cut off, e.g. by a time limit; never true where `terminated` is
+
+
+class World(ABC):
+    """B copies of a multi-agent simulation, stepped at once.
+
+    Copy i depends on its own seed and its own actions only: neither on B nor on what the other copies do. All its
+    randomness comes from its own `np.random.Generator`. Arrays that a method returns are the caller's to keep. Call
+    `reset` before the first `step`.
+
+    Args:
+        config: an instance of `Config`.
+        num_envs: B.
+    """
+
+    Config: ClassVar[type]
+    # dataclass of the world's settings; its first field, `name`, is the world's stem
+    groups: tuple[AgentGroup, ...]
+    num_envs: int
+
+    @abstractmethod
+    def __init__(self, config: Any, num_envs: int = 1): ...
+
+    @abstractmethod
+    def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
+        """Starts a new episode in some copies.
+
+        Args:
+            seeds: one per reset copy; an int reseeds that copy's generator, None goes on with it. None for the whole
+                argument: all go on.
+            copies: indices of the copies to reset, None for all.
+
+        Returns:
+            The observations of all B copies, `(B, N, ...)` per group; those of the copies that were not reset are
+            unchanged.
+        """
+
+    @abstractmethod
+    def step(self, actions: dict[str, np.ndarray]) -> Step:
+        """Advances every copy by one step.
+
+        Args:
+            actions: group -> `(B, N)` int64 for Discrete action spaces, `(B, N, ...)` otherwise. A copy that is done
+                must be reset before its next step; what a step does to it before that is undefined.
+        """
+
+    @abstractmethod
+    def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
+        """Metrics of the present episode so far; read when it is done. Name -> `(len(copies),)` float."""
+
+    @abstractmethod
+    def render(self, copy: int = 0) -> np.ndarray:
+        """An RGB picture of one copy, `(height, width, 3)` uint8."""
+
+    @abstractmethod
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the future depends on, generators included: picklable, and detached from the world."""
+
+    @abstractmethod
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes back to a state that `get_state` of a world with the same configuration and B returned."""
+
+
+def resolve_reset(
+    num_envs: int, seeds: Sequence[int | None] | None, copies: np.ndarray | None
+) -> list[tuple[int, int | None]]:
+    """The arguments of `World.reset` as pairs (copy, seed).
+
+    Raises:
+        ValueError: if there is not exactly one seed per reset copy.
+    """
+    chosen = range(num_envs) if copies is None else [int(copy) for copy in copies]
+    if seeds is None:
+        return [(copy, None) for copy in chosen]
+    if len(seeds) != len(chosen):
+        raise ValueError(f"reset needs one seed per copy: {len(chosen)} copies, got {len(seeds)} seeds")
+    return list(zip(chosen, seeds, strict=True))
