@@ -1,0 +1,10 @@
+"""A convolutional network."""
+
+from modules.base import ActorCritic
+
+
+class Cnn(ActorCritic):
+    """Convolutions, then dense layers, over an image (height, width, channels); a vector passes the convolutions by.
+
+    The base class builds the convolutions, because this module's settings have `conv_filters`.
+    """

@@ -1,0 +1,1 @@
+"""The parts that the modules are composed of, one idea a file."""

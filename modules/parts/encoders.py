@@ -1,0 +1,80 @@
+"""Encoders: from observations with any leading axes, (..., *space.shape), to features (..., out_dim).
+
+Bytes stay bytes until they are here: an image travels to the device as uint8.
+"""
+
+from collections.abc import Sequence
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from modules.parts.layers import ACTIVATIONS, HIDDEN_GAIN, dense_stack, orthogonal
+from modules.parts.observations import scale_of
+from modules.parts.protocols import Encoder
+
+
+class VectorEncoder(Encoder):
+    """Dense layers over all entries of the observation.
+
+    Args:
+        space: of the observation, of any shape.
+        hidden_dims: sizes of the layers.
+        activation: name of the activation after each.
+    """
+
+    def __init__(self, space: gym.spaces.Box, hidden_dims: Sequence[int], activation: str):
+        super().__init__()
+        self.axes, self.scale, self.out_dim = len(space.shape), scale_of(space), hidden_dims[-1]
+        self.dense = dense_stack(int(torch.Size(space.shape).numel()), hidden_dims, activation)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.dense(obs.flatten(-self.axes).float() * self.scale)
+
+
+class ImageEncoder(Encoder):
+    """Convolutions over an image (height, width, channels), then dense layers (after Mnih et al. 2015,
+    https://doi.org/10.1038/nature14236).
+
+    Differs from the paper: the image is padded by half a kernel, so that a stride s leaves about 1/s of each side and
+    no image is too small.
+
+    Args:
+        space: of the observation, three axes.
+        conv_filters: (channels, kernel, stride) of each convolution.
+        hidden_dims: sizes of the dense layers.
+        activation: name of the activation after each layer.
+    """
+
+    def __init__(
+        self,
+        space: gym.spaces.Box,
+        conv_filters: Sequence[Sequence[int]],
+        hidden_dims: Sequence[int],
+        activation: str,
+    ):
+        super().__init__()
+        self.scale, self.out_dim = scale_of(space), hidden_dims[-1]
+        layers: list[nn.Module] = []
+        in_channels = space.shape[-1]
+        for channels, kernel, stride in conv_filters:
+            convolution = nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2)
+            layers += [orthogonal(convolution, HIDDEN_GAIN), ACTIVATIONS[activation]()]
+            in_channels = channels
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        with torch.no_grad():
+            flat = self.convolutions(torch.zeros(1, *space.shape).permute(0, 3, 1, 2)).shape[1]
+        self.dense = dense_stack(flat, hidden_dims, activation)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        images = obs.reshape(-1, *obs.shape[-3:]).permute(0, 3, 1, 2).float() * self.scale  # (rows, C, H, W)
+        return self.dense(self.convolutions(images)).unflatten(0, obs.shape[:-3])
+
+
+def make_encoder(
+    space: gym.spaces.Box, hidden_dims: Sequence[int], activation: str, conv_filters: Sequence[Sequence[int]]
+) -> Encoder:
+    """The encoder that fits the space: convolutions where there are any and the observation is an image."""
+    if len(space.shape) == 3 and conv_filters:
+        return ImageEncoder(space, conv_filters, hidden_dims, activation)
+    return VectorEncoder(space, hidden_dims, activation)

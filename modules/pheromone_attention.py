@@ -1,0 +1,44 @@
+"""Attention over the pheromone around an agent."""
+
+import torch
+from torch import Tensor
+
+from modules.base import ActorCritic
+from modules.parts.direction_attention import DirectionEncoder
+from modules.parts.observations import Observation, feature_space, split_mask
+
+
+class PheromoneAttention(ActorCritic):
+    """The agent's other features attend over its directions, each a token of pheromone level and direction (Vaswani
+    et al. 2017, https://arxiv.org/abs/1706.03762). Which entries of the observation are tokens, the world says.
+
+    Raises:
+        ValueError: when built for a world without direction tokens.
+    """
+
+    needs_tokens = True
+
+    def build_encoder(self) -> DirectionEncoder:
+        """The encoder with the attention."""
+        settings, tokens = self.model_config, self.model_config.get("tokens")
+        if tokens is None:
+            raise ValueError(
+                f"module={settings['name']} needs observations with direction tokens (one entry per direction, such as "
+                "the pheromone around the agent), but this world's have none"
+            )
+        return DirectionEncoder(
+            feature_space(self.observation_space),
+            tokens["indices"],
+            tokens["directions"],
+            settings["hidden_dims"],
+            settings["activation"],
+            settings["attention_dim"],
+            settings["num_heads"],
+        )
+
+    @torch.no_grad()
+    def attention_weights(self, obs: Observation) -> Tensor:
+        """What each head attends to for these observations (B, ...): (B, heads, n_tokens), each row sums to 1."""
+        encoder = self.encoder
+        assert isinstance(encoder, DirectionEncoder)
+        return encoder.attention_weights(split_mask(obs)[0])

@@ -1,0 +1,198 @@
+"""The settings of every module: types, meaning and ranges; the values are in conf/module/. Imports neither torch nor
+ray.
+
+A field marked with LIVE can change while a trial runs; the others decide which weights there are.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "silu")
+TRACE_RULES = ("oja", "decay")
+LIVE = {"live": True}
+
+
+def live_fields(schema: Any) -> tuple[str, ...]:
+    """Names of the fields of a config dataclass that a running trial may change."""
+    return tuple(f.name for f in fields(schema) if f.metadata.get("live"))
+
+
+def _require(holds: bool, key: str, rule: str, value: Any) -> None:
+    if not holds:
+        raise ValueError(f"module.{key} must {rule}, got {value}")
+
+
+def _at_least_one(config: Any, *keys: str) -> None:
+    for key in keys:
+        _require(getattr(config, key) >= 1, key, "be at least 1", getattr(config, key))
+
+
+def _layer_sizes(config: Any, key: str) -> None:
+    sizes: Iterable[int] = list(getattr(config, key))
+    _require(bool(sizes) and min(sizes) >= 1, key, "be a list of sizes of at least 1, one per layer", sizes)
+
+
+@dataclass
+class ModuleConfig:
+    """What every module has: an encoder of the observation, an actor's head, a critic."""
+
+    name: str
+    # stem of the module, e.g. mlp
+    hidden_dims: list[int]
+    # sizes of the encoder's dense layers, one or more
+    activation: str
+    # after each of those layers: tanh | relu | elu | gelu | silu
+    separate_critic: bool
+    # true: the critic has an encoder of its own; false: it shares the actor's features
+
+    def __post_init__(self) -> None:
+        _layer_sizes(self, "hidden_dims")
+        _require(self.activation in ACTIVATIONS, "activation", f"be one of {', '.join(ACTIVATIONS)}", self.activation)
+
+
+@dataclass
+class ImageFields(ModuleConfig):
+    """Convolutions in front of the dense layers where the observation is an image; a vector passes them by."""
+
+    conv_filters: list[list[int]]
+    # [channels, kernel size, stride] of each layer, all >= 1; [] flattens an image into its pixels
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for layer in self.conv_filters:
+            _require(
+                len(layer) == 3 and min(layer) >= 1,
+                "conv_filters",
+                "hold [channels, kernel, stride] of at least 1 for each layer",
+                [list(layer) for layer in self.conv_filters],
+            )
+
+
+@dataclass
+class SequenceFields(ModuleConfig):
+    """For a module with a state: it learns through the time of sequences."""
+
+    max_seq_len: int
+    # steps of a training sequence, through which gradients flow, >= 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one(self, "max_seq_len")
+
+
+@dataclass
+class RecurrentFields(SequenceFields, ImageFields):
+    """A recurrent network behind the encoder."""
+
+    state_dim: int
+    # units of each recurrent layer, >= 1
+    num_layers: int
+    # recurrent layers, >= 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one(self, "state_dim", "num_layers")
+
+
+@dataclass
+class PlasticFields(SequenceFields):
+    """A plastic layer behind the encoder."""
+
+    plastic_dim: int
+    # size d of the plastic layer, >= 1; each agent's trace has d * d entries
+    trace_rule: str
+    # how the trace changes: oja (forgets where the output is active) | decay (forgets at a constant rate)
+    trace_rate: float
+    # learnt rate eta of that change at the start of training, in (0, 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one(self, "plastic_dim")
+        _require(self.trace_rule in TRACE_RULES, "trace_rule", f"be one of {', '.join(TRACE_RULES)}", self.trace_rule)
+        _require(0.0 < self.trace_rate < 1.0, "trace_rate", "be above 0 and below 1", self.trace_rate)
+
+
+@dataclass
+class AttentionFields(ModuleConfig):
+    """Attention over the direction tokens of the observation."""
+
+    attention_dim: int
+    # width of tokens, queries, keys and values over all heads, >= 1
+    num_heads: int
+    # attention heads, >= 1; divides attention_dim
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one(self, "attention_dim", "num_heads")
+        _require(
+            self.attention_dim % self.num_heads == 0,
+            "num_heads",
+            f"divide module.attention_dim ({self.attention_dim})",
+            self.num_heads,
+        )
+
+
+@dataclass
+class IcmFields(ModuleConfig):
+    """An intrinsic curiosity module beside the actor and the critic."""
+
+    intrinsic_weight: float = field(metadata=LIVE)
+    # factor on the normalised intrinsic reward before it is added to the world's, finite and >= 0
+    icm_loss_weight: float = field(metadata=LIVE)
+    # factor on the curiosity loss beside PPO's, finite and >= 0
+    icm_beta: float = field(metadata=LIVE)
+    # share of the forward model's loss in the curiosity loss, the inverse model's is the rest, in [0, 1]
+    icm_feature_dim: int
+    # size of the features in which the next observation is predicted, >= 1
+    icm_hidden_dims: list[int]
+    # sizes of the dense layers of the feature encoder, the forward and the inverse model, one or more
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("intrinsic_weight", "icm_loss_weight"):
+            value = getattr(self, key)
+            _require(0.0 <= value < float("inf"), key, "be finite and at least 0", value)
+        _require(0.0 <= self.icm_beta <= 1.0, "icm_beta", "be in [0, 1]", self.icm_beta)
+        _at_least_one(self, "icm_feature_dim")
+        _layer_sizes(self, "icm_hidden_dims")
+
+
+@dataclass
+class MlpConfig(ModuleConfig):
+    """Settings of `mlp`."""
+
+
+@dataclass
+class CnnConfig(ImageFields):
+    """Settings of `cnn`."""
+
+
+@dataclass
+class LstmConfig(RecurrentFields):
+    """Settings of `lstm`."""
+
+
+@dataclass
+class GruConfig(RecurrentFields):
+    """Settings of `gru`."""
+
+
+@dataclass
+class PlasticityConfig(PlasticFields, ImageFields):
+    """Settings of `plasticity`."""
+
+
+@dataclass
+class PheromoneAttentionConfig(AttentionFields):
+    """Settings of `pheromone_attention`."""
+
+
+@dataclass
+class CuriosityConfig(IcmFields, ImageFields):
+    """Settings of `curiosity`."""
+
+
+@dataclass
+class AntColonyConfig(IcmFields, PlasticFields, AttentionFields):
+    """Settings of `ant_colony`."""

@@ -1,0 +1,306 @@
+"""The contract that every module keeps, as functions that raise AssertionError; for the modules here and for your own.
+
+>>> from modules.testing import CHECKS, build
+>>> for check in CHECKS:
+...     check(build("mlp", observation_space, action_space))
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+import yaml
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from torch import Tensor
+
+from modules import config_class, module_class
+from modules.base import ActorCritic, Batch
+from modules.curiosity import IntrinsicRewardAPI
+from modules.parts.actions import categories
+from modules.parts.observations import FEATURES, MASK
+
+B, T = 3, 5  # rows and steps of the batches that the checks use
+CLOSE = 1e-6  # what the order of float32 sums may change
+
+TOKENS = {"indices": [3, 4, 5, 6], "directions": [[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]]}
+
+SMALL: dict[str, Any] = {
+    "hidden_dims": [16, 12],
+    "activation": "tanh",
+    "conv_filters": [[4, 3, 2]],
+    "max_seq_len": T,
+    "state_dim": 10,
+    "num_layers": 2,
+    "plastic_dim": 8,
+    "attention_dim": 8,
+    "num_heads": 2,
+    "icm_feature_dim": 6,
+    "icm_hidden_dims": [16],
+}
+# values of fields in tests; a field that is not here has the value of conf/module/<name>.yaml
+
+
+@cache
+def _defaults(name: str) -> dict[str, Any]:
+    path = Path(__file__).resolve().parent.parent / "conf" / "module" / f"{name}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def settings_of(name: str, **changes: Any) -> dict[str, Any]:
+    """The model config of a small module with direction tokens; `changes` are fields, or `tokens`."""
+    schema, values = config_class(name), _defaults(name) | SMALL | changes
+    tokens = changes.get("tokens", TOKENS)
+    return asdict(schema(**{f.name: values[f.name] for f in fields(schema)})) | {"tokens": tokens}
+
+
+def build(
+    name: str, observation_space: gym.Space, action_space: gym.Space, inference_only: bool = False, **changes: Any
+) -> ActorCritic:
+    """A small module, built as RLlib builds it, with the same weights each time."""
+    torch.manual_seed(0)
+    return RLModuleSpec(
+        module_class=module_class(name),
+        observation_space=observation_space,
+        action_space=action_space,
+        inference_only=inference_only,
+        model_config=settings_of(name, **changes),
+    ).build()
+
+
+# -- batches ----------------------------------------------------------------------------------------------------------
+
+
+def observations(module: ActorCritic, lead: tuple[int, ...], seed: int = 1) -> Any:
+    """Random observations (*lead, ...) of the module's space; masks allow at least one action of each component."""
+    generator = torch.Generator().manual_seed(seed)
+    space = module.observation_space
+    if not isinstance(space, gym.spaces.Dict):
+        return _random_box(space, lead, generator)
+    parts = [torch.randint(0, 2, (*lead, n), generator=generator) for n in categories(module.action_space)]
+    for part in parts:
+        part[..., 0] |= part.sum(-1) == 0
+    mask = torch.cat(parts, -1).to(torch.int8)
+    return {FEATURES: _random_box(space[FEATURES], lead, generator), MASK: mask}
+
+
+def _random_box(space: gym.spaces.Box, lead: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    if space.dtype.kind == "u":
+        return torch.randint(0, 256, (*lead, *space.shape), generator=generator, dtype=torch.uint8)
+    return torch.rand(*lead, *space.shape, generator=generator)
+
+
+def batch_of(module: ActorCritic, seed: int = 1) -> Batch:
+    """Observations (B, ...), or (B, T, ...) with a random state for a stateful module."""
+    if not module.is_stateful():
+        return {Columns.OBS: observations(module, (B,), seed)}
+    generator = torch.Generator().manual_seed(seed)
+    state = {
+        name: 0.3 * torch.randn(B, *initial.shape, generator=generator)
+        for name, initial in module.get_initial_state().items()
+    }
+    return {Columns.OBS: observations(module, (B, T), seed), Columns.STATE_IN: state}
+
+
+def tree(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Applies a function to a tensor, or to each tensor of a dict."""
+    return {k: tree(function, v) for k, v in value.items()} if isinstance(value, dict) else function(value)
+
+
+def rows_of(module: ActorCritic, batch: Batch) -> Batch:
+    """The observations of a batch as rows (R, ...)."""
+    return tree(lambda a: a.flatten(0, 1), batch[Columns.OBS]) if module.is_stateful() else batch[Columns.OBS]
+
+
+def steps_of(module: ActorCritic, batch: Batch, forward: Callable[[Batch], Batch]) -> Iterator[Batch]:
+    """The outputs of `forward` for one step after the other, the state handed on."""
+    state = batch[Columns.STATE_IN]
+    for t in range(T):
+        obs = tree(partial(torch.narrow, dim=1, start=t, length=1), batch[Columns.OBS])
+        out = forward({Columns.OBS: obs, Columns.STATE_IN: state})
+        state = out[Columns.STATE_OUT]
+        yield out
+
+
+def same(a: Any, b: Any, tolerance: float = CLOSE) -> bool:
+    """Whether tensors, or dicts of them, are equal up to rounding."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key], tolerance) for key in a)
+    return a.shape == b.shape and torch.allclose(a, b, atol=tolerance, rtol=tolerance)
+
+
+# -- the contract -----------------------------------------------------------------------------------------------------
+
+
+def check_shapes(module: ActorCritic) -> None:
+    """Outputs of every forward pass have the batch's axes, and the inputs that the distribution needs."""
+    batch = batch_of(module)
+    lead = (B, T) if module.is_stateful() else (B,)
+    for forward in (module.forward_inference, module.forward_exploration, module.forward_train):
+        out = forward(batch)
+        inputs = out[Columns.ACTION_DIST_INPUTS]
+        assert inputs.shape[:-1] == lead
+        actions = module.get_exploration_action_dist_cls().from_logits(inputs).sample()
+        assert actions.shape == (*lead, *module.action_space.shape)
+        assert (Columns.STATE_OUT in out) == module.is_stateful()
+        if module.is_stateful():
+            expected = {name: (B, *part.shape) for name, part in module.get_initial_state().items()}
+            assert {name: tuple(part.shape) for name, part in out[Columns.STATE_OUT].items()} == expected
+    assert all(not part.any() for part in module.get_initial_state().values())
+    assert module.compute_values(batch).shape == lead
+
+
+def check_embeddings(module: ActorCritic) -> None:
+    """Values from the embeddings of the training pass are the values of the batch."""
+    batch = batch_of(module)
+    embeddings = module.forward_train(batch)[Columns.EMBEDDINGS]
+    assert same(module.compute_values(batch, embeddings), module.compute_values(batch))
+
+
+def check_gradients(module: ActorCritic) -> None:
+    """The policy's, the value's, the entropy's and the module's own loss together reach every parameter."""
+    batch = batch_of(module)
+    out = module.forward_train(batch)
+    dist = module.get_train_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+    actions = dist.sample()
+    values = module.compute_values(batch, out[Columns.EMBEDDINGS])
+    loss = (dist.logp(actions) * torch.linspace(-1, 1, B * (T if module.is_stateful() else 1)).view(values.shape)).sum()
+    loss = loss + values.square().sum() - 0.1 * dist.entropy().sum()
+    if isinstance(module, IntrinsicRewardAPI):
+        rows = rows_of(module, batch)
+        actions = actions.flatten(0, 1) if module.is_stateful() else actions
+        loss = loss + module.curiosity_loss(rows, actions, tree(lambda a: a.roll(1, 0), rows))[0]
+    module.zero_grad()
+    loss.backward()
+    missed = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not missed, f"no gradient reaches {missed}"
+    assert all(p.grad.isfinite().all() for p in module.parameters())
+
+
+def check_ratio(module: ActorCritic) -> None:
+    """PPO's probability ratio is 1 before the first update: a training sequence repeats what exploration did."""
+    batch = batch_of(module)
+    dist_class = module.get_exploration_action_dist_cls()
+    if module.is_stateful():
+        outs = list(steps_of(module, batch, module.forward_exploration))
+        inputs = torch.cat([out[Columns.ACTION_DIST_INPUTS] for out in outs], 1)
+        last = outs[-1][Columns.STATE_OUT]
+    else:
+        inputs, last = module.forward_exploration(batch)[Columns.ACTION_DIST_INPUTS], None
+    old = dist_class.from_logits(inputs)
+    actions = old.sample()
+    out = module.forward_train(batch)
+    new = module.get_train_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+    ratio = torch.exp(new.logp(actions) - old.logp(actions))
+    assert same(ratio, torch.ones_like(ratio), 2 * CLOSE), f"the ratio is {ratio}"
+    assert same(out[Columns.ACTION_DIST_INPUTS], inputs)
+    assert last is None or same(out[Columns.STATE_OUT], last)
+    assert same(new.kl(old), torch.zeros_like(ratio), 2 * CLOSE)
+
+
+def check_rows_apart(module: ActorCritic) -> None:
+    """A row does not depend on the rows beside it: each agent has a state of its own."""
+    batch = batch_of(module)
+    for forward in (module.forward_exploration, module.forward_train):
+        alone = forward(tree(lambda a: a[:1], batch))
+        together = forward(batch)
+        assert same(alone[Columns.ACTION_DIST_INPUTS], together[Columns.ACTION_DIST_INPUTS][:1])
+        if module.is_stateful():
+            assert same(alone[Columns.STATE_OUT], tree(lambda a: a[:1], together[Columns.STATE_OUT]))
+    assert same(module.compute_values(tree(lambda a: a[:1], batch)), module.compute_values(batch)[:1])
+
+
+def check_padding(module: ActorCritic) -> None:
+    """Rows at the end of a sequence, padded with 0, change nothing before them and give finite numbers."""
+    if not module.is_stateful():
+        return
+    batch, kept = batch_of(module), T - 2
+    padded = {
+        Columns.OBS: tree(lambda a: torch.cat([a[:, :kept], torch.zeros_like(a[:, kept:])], 1), batch[Columns.OBS]),
+        Columns.STATE_IN: batch[Columns.STATE_IN],
+    }
+    for key in (Columns.ACTION_DIST_INPUTS, Columns.EMBEDDINGS):
+        full, cut = module.forward_train(batch)[key], module.forward_train(padded)[key]
+        assert same(full[:, :kept], cut[:, :kept])
+        assert cut.isfinite().all()
+    assert same(module.compute_values(batch)[:, :kept], module.compute_values(padded)[:, :kept])
+
+
+def check_masks(module: ActorCritic) -> None:
+    """Forbidden actions are never drawn, whatever the logits; entropy and its gradient stay finite."""
+    if not isinstance(module.observation_space, gym.spaces.Dict):
+        return
+    batch = batch_of(module)
+    inputs = module.forward_train(batch)[Columns.ACTION_DIST_INPUTS]
+    dist = module.get_train_action_dist_cls().from_logits(inputs)
+    sizes = categories(module.action_space)
+    for _ in range(200):
+        actions = dist.sample()
+        columns = actions.unsqueeze(-1) if len(sizes) == 1 else actions
+        for allowed, chosen in zip(batch[Columns.OBS][MASK].split(sizes, -1), columns.unbind(-1), strict=True):
+            assert allowed.gather(-1, chosen.unsqueeze(-1)).all(), "a forbidden action was drawn"
+    (gradient,) = torch.autograd.grad(dist.entropy().sum(), inputs)
+    assert dist.entropy().isfinite().all()
+    assert gradient.isfinite().all()
+
+
+def check_greedy(module: ActorCritic) -> None:
+    """Inference takes the mode of the distribution that exploration draws from."""
+    batch = batch_of(module)
+    inputs = module.forward_exploration(batch)[Columns.ACTION_DIST_INPUTS]
+    greedy = module.get_inference_action_dist_cls().from_logits(
+        module.forward_inference(batch)[Columns.ACTION_DIST_INPUTS]
+    )
+    actions = greedy.to_deterministic().sample()
+    if isinstance(module.action_space, gym.spaces.Box):
+        assert same(actions, inputs.chunk(2, -1)[0])
+        return
+    modes = torch.stack([part.argmax(-1) for part in inputs.split(categories(module.action_space), -1)], -1)
+    assert torch.equal(actions, modes.view_as(actions))
+
+
+def check_save_and_load(module: ActorCritic) -> None:
+    """A new module with the saved state acts and values as the old one; so does the part of it that only acts."""
+    batch = batch_of(module)
+    for parameter in module.parameters():
+        torch.nn.init.uniform_(parameter, -0.1, 0.1)  # no new module has these weights
+    arguments: dict[str, Any] = module.get_ctor_args_and_kwargs()[1]
+    twin = type(module)(**arguments)
+    twin.set_state(module.get_state())
+    acting = type(module)(**(arguments | {"inference_only": True}))
+    acting.set_state(module.get_state(inference_only=True))
+    key = Columns.ACTION_DIST_INPUTS
+    assert same(dict(twin.state_dict()), dict(module.state_dict()), 0.0)
+    assert same(twin.compute_values(batch), module.compute_values(batch), 0.0)
+    for other in (twin, acting):
+        assert same(other.forward_exploration(batch)[key], module.forward_exploration(batch)[key], 0.0)
+        assert same(other.get_initial_state(), module.get_initial_state(), 0.0)
+    assert set(acting.state_dict()) == set(module.get_state(inference_only=True)) < set(module.state_dict())
+
+
+def check_one_device(module: ActorCritic) -> None:
+    """Nothing is made on another device than the weights are on."""
+    batch = batch_of(module)
+    elsewhere = type(module)(**module.get_ctor_args_and_kwargs()[1]).to("meta")
+    batch = tree(lambda a: a.to("meta"), batch)
+    out = elsewhere.forward_train(batch)
+    assert out[Columns.ACTION_DIST_INPUTS].device.type == "meta"
+    assert elsewhere.compute_values(batch).device.type == "meta"
+
+
+CHECKS: tuple[Callable[[ActorCritic], None], ...] = (
+    check_shapes,
+    check_embeddings,
+    check_gradients,
+    check_ratio,
+    check_rows_apart,
+    check_padding,
+    check_masks,
+    check_greedy,
+    check_save_and_load,
+    check_one_device,
+)
