@@ -1,0 +1,45 @@
+"""`python -m marl_tune key=value ...`: compose the settings, check them, run the sweeps. `--help` lists the options."""
+
+import sys
+
+from marl_tune import help
+from marl_tune.errors import ConfigError
+from marl_tune.packages import check_packages
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run what the command line's `words` (None: this process's) ask for, and return the exit code.
+
+    0 all trials finished; 1 some failed; 2 the settings are wrong (one line on stderr, nothing written); 130
+    interrupted. Of several jobs (-m) the worst.
+    """
+    words = sys.argv[1:] if words is None else words
+    try:
+        check_packages()
+        if help.is_asked(words):
+            print(help.text())
+            return 0
+        # Hydra, Ray and torch are imported where they are needed, so that help and a wrong setting answer at once.
+        from marl_tune.config import compose
+        from marl_tune.validate import validate
+
+        sweeps = compose(words)
+        for sweep in sweeps:
+            validate(sweep)
+        if not sweeps:  # Hydra has answered: --cfg job, --info, --hydra-help
+            return 0
+        from marl_tune.run import run
+
+        worst = 0
+        for sweep in sweeps:
+            worst = max(worst, run(sweep, ["python", "-m", "marl_tune", *words]))
+            if worst == 130:  # interrupted: the jobs that are left are not started
+                break
+        return worst
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""What listens to a sweep: the callbacks that write progress.csv and lineage.csv, and what all callbacks share.
+
+Tune calls them in the driver's process, in the order of the list that it was given. ProgressCsv has to stand first: it
+numbers the rows.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from marl_tune.results import LineageRecord, RunFolder, csv_text, read_csv, write_text
+
+ROW = "row"  # key under which a result carries its number; see ProgressCsv
+FIRST_COLUMNS = ("trial", ROW, "iteration", "env_steps", "agent_steps")
+RENAMED = {"training_iteration": "iteration"}
+BOOKKEEPING = {  # what Tune adds to a result that measures nothing
+    *("config", "done", "should_checkpoint", "checkpoint_dir_name", "timesteps_total", "episodes_total", ROW),
+    *("trial_id", "trial_name", "experiment_id", "experiment_tag", "date", "timestamp", "pid", "hostname", "node_ip"),
+    *("time_since_restore", "iterations_since_restore", "timesteps_since_restore"),
+}
+
+
+class SweepCallback(Callback):
+    """A Tune callback that also hears of exploits, which Tune itself does not announce."""
+
+    def on_exploit(
+        self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, Any], new: Mapping[str, Any]
+    ) -> None:
+        """Called by the scheduler when `trial_id` is overwritten with a copy of `donor_id`.
+
+        Args:
+            iteration: training iteration of the newest result of `trial_id`. It may not have been announced by
+                `on_trial_result` yet: Tune asks the scheduler first.
+            old, new: dotted key -> value of `trial_id` before, and from now on.
+        """
+
+
+def flat_metrics(result: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a result by their names in every log: nested keys joined by "/", Tune's bookkeeping left out."""
+    metrics: dict[str, float] = {}
+    for key, value in result.items():
+        if key not in BOOKKEEPING:
+            _flatten(RENAMED.get(key, key), value, metrics)
+    return metrics
+
+
+def _flatten(name: str, value: Any, metrics: dict[str, float]) -> None:
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _flatten(f"{name}/{key}", entry, metrics)
+    elif isinstance(value, bool | numbers.Integral):
+        metrics[name] = int(value)
+    elif isinstance(value, numbers.Real):
+        metrics[name] = float(value)
+    elif hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # an array or tensor that holds one number
+        metrics[name] = float(value.item())
+
+
+def searched(trial: Trial, keys: Sequence[str]) -> dict[str, Any]:
+    """The values that `trial` has of the searched dotted `keys`."""
+    return {key: trial.config[key] for key in keys if key in trial.config}
+
+
+def error_line(trial: Trial) -> str | None:
+    """The last line of the error that stopped `trial`, such as "ValueError: …"; None when it has not failed."""
+    try:
+        text = str(trial.get_error() or "")
+    except OSError:  # the trial's folder is on a machine that is gone
+        return "its error file cannot be read"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else None
+
+
+@dataclass
+class _Timeline:
+    """Where one trial stands in progress.csv."""
+
+    row: int = 0  # highest number that was given to one of its rows
+    newest: int = 0  # number of its newest row that still counts
+    iteration: int = 0  # iteration of that row
+    origin: int = 0  # its newest row before its last exploit: later rows count iterations without a jump
+    exploited_at: int | None = None  # iteration at which it was overwritten, while that result was not announced yet
+
+
+class ProgressCsv(SweepCallback):
+    """Writes progress.csv: a row a result, a column a metric.
+
+    `row` numbers the results of a trial: 1, 2, 3, … It always grows, whereas `iteration` jumps when population based
+    training copies another trial. The number is put into the result, so that all later callbacks use the same one.
+
+    A trial that is restored after a crash repeats iterations. Its rows of the lost time are then removed, so that no
+    iteration stands twice; their numbers are not used again, because W&B and TensorBoard cannot forget a row.
+
+    A result costs one short append; the file is written anew only when a metric appears for the first time or rows are
+    removed.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._path = folder.progress
+        self._timelines: dict[str, _Timeline] = {}
+        self._columns: list[str] | None = None  # None: the file was not looked at yet
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._read_once()
+        line = self._timelines.setdefault(trial.trial_id, _Timeline())
+        metrics = flat_metrics(result)
+        reached = int(metrics["iteration"])
+        if line.exploited_at not in (None, reached):  # this is already a result of the copy
+            line.origin, line.exploited_at = line.newest, None
+        if line.row > line.newest or (line.newest > line.origin and reached <= line.iteration):
+            self._remove(trial.trial_id, line.newest, line.origin, reached)
+        line.row += 1
+        line.newest, line.iteration = line.row, reached
+        if line.exploited_at is not None:
+            line.origin, line.exploited_at = line.row, None
+        result[ROW] = line.row
+        self._append({"trial": trial.trial_id, ROW: line.row, **metrics})
+
+    def on_exploit(
+        self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, Any], new: Mapping[str, Any]
+    ) -> None:
+        line = self._timelines.setdefault(trial_id, _Timeline())
+        if line.newest > line.origin and line.iteration == iteration:
+            line.origin = line.newest
+        else:
+            line.exploited_at = iteration
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        self._read_once()
+        for trial_id, line in self._timelines.items():
+            if line.row > line.newest:  # reported in lost time only, and not again
+                self._remove(trial_id, line.newest, line.newest, 0)
+
+    def get_state(self) -> dict[str, Any]:
+        """Saved by Tune together with the state of the trials, so that both tell of the same moment."""
+        return {"timelines": {trial: dict(vars(line)) for trial, line in self._timelines.items()}}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._timelines = {trial: _Timeline(**line) for trial, line in state["timelines"].items()}
+        self._columns = None
+
+    def _read_once(self) -> None:
+        """Takes up a file that an earlier session wrote: it may hold later rows than the saved state knows of."""
+        if self._columns is not None:
+            return
+        rows = read_csv(self._path)
+        self._columns = list(rows[0]) if rows else list(FIRST_COLUMNS)
+        self._write(rows)  # cuts off a line that the crash left half-written
+        for row in rows:
+            line = self._timelines.setdefault(row["trial"], _Timeline())
+            line.row = max(line.row, int(row[ROW]))
+
+    def _remove(self, trial_id: str, newest: int, origin: int, reached: int) -> None:
+        """Removes a trial's rows after `newest`, and those after `origin` of iterations from `reached` on."""
+        self._write(
+            row
+            for row in read_csv(self._path)
+            if row["trial"] != trial_id
+            or (int(row[ROW]) <= newest and (int(row[ROW]) <= origin or int(row["iteration"]) < reached))
+        )
+
+    def _append(self, row: dict[str, Any]) -> None:
+        assert self._columns is not None
+        new = [name for name in row if name not in self._columns]
+        if new:
+            rows = read_csv(self._path)
+            self._columns += new
+            self._write(rows)
+        with self._path.open("a", encoding="utf-8", newline="") as file:
+            file.write(csv_text(self._columns, [row], header=False))
+
+    def _write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        assert self._columns is not None
+        write_text(self._path, csv_text(self._columns, rows))
+
+
+class LineageCsv(SweepCallback):
+    """Writes lineage.csv: a row an exploit. Exploits of time that a crash has undone are removed again."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._records: list[LineageRecord] = []
+
+    def on_exploit(
+        self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, Any], new: Mapping[str, Any]
+    ) -> None:
+        self._records.append(LineageRecord(iteration, donor_id, trial_id, dict(old), dict(new)))
+        self._folder.write_lineage(self._records)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"exploits": len(self._records)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._records = self._folder.read_lineage()[: state["exploits"]]
+        if self._records or self._folder.lineage.exists():
+            self._folder.write_lineage(self._records)

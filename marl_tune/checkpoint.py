@@ -1,0 +1,74 @@
+"""A checkpoint on disk: three files that say all of a policy, and can be read without Ray.
+
+config.json   the trial's SweepConfig, overrides applied
+policy.pt     module id -> weights: enough to play
+training.pt   optimizer moments, counters, where sampling stands: enough to go on training
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+
+from marl_tune import convert
+from marl_tune.schema import SweepConfig
+
+CONFIG, POLICY, TRAINING = "config.json", "policy.pt", "training.pt"
+
+
+def save(folder: Path, sweep: SweepConfig, algorithm: Algorithm, counters: dict[str, Any]) -> None:
+    """Writes the checkpoint of a living algorithm.
+
+    Args:
+        counters: what the trial itself counts, and its id.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = algorithm.learner_group.get_state(components=COMPONENT_LEARNER)[COMPONENT_LEARNER]
+    (folder / CONFIG).write_text(json.dumps(convert.to_dict(sweep), indent=2) + "\n")
+    torch.save(state[COMPONENT_RL_MODULE], folder / POLICY)
+    training = {
+        "optimizer": state[COMPONENT_OPTIMIZER],
+        "rollouts": algorithm.env_runner_group.foreach_env_runner(lambda runner: runner.get_rollout_state()),
+        "counters": counters,
+    }
+    torch.save(training, folder / TRAINING)
+
+
+def load(folder: Path, algorithm: Algorithm, trial_id: str) -> dict[str, Any]:
+    """Puts weights and moments into a living algorithm; returns the counters.
+
+    Sampling goes on where it stopped if the checkpoint is the trial's own; a copy of another trial begins episodes of
+    its own.
+    """
+    training = torch.load(folder / TRAINING, weights_only=False)
+    state = {COMPONENT_RL_MODULE: load_weights(folder), COMPONENT_OPTIMIZER: training["optimizer"], WEIGHTS_SEQ_NO: 0}
+    algorithm.learner_group.set_state({COMPONENT_LEARNER: state})
+    counters, rollouts = training["counters"], training["rollouts"]
+    go_on = counters["trial"] == trial_id
+
+    rl_module = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
+    acting = algorithm.learner_group.get_state(components=rl_module, inference_only=True)[COMPONENT_LEARNER]
+
+    def restore(runner: Any) -> None:
+        # Without the weights' number, which the learner did not advance: a runner ignores a number that it has seen.
+        runner.set_state({COMPONENT_RL_MODULE: acting[COMPONENT_RL_MODULE]})
+        runner.set_rollout_state(rollouts[(runner.worker_index or 0) % len(rollouts)], go_on)
+
+    algorithm.env_runner_group.foreach_env_runner(restore)
+    return counters
+
+
+def load_weights(folder: Path) -> dict[str, Any]:
+    """Module id -> state of the module."""
+    return torch.load(folder / POLICY, weights_only=False)
+
+
+def load_sweep(folder: Path) -> SweepConfig:
+    """The settings that the checkpoint was trained with."""
+    return convert.from_dict(json.loads((folder / CONFIG).read_text()))

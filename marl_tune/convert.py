@@ -1,0 +1,108 @@
+"""Plain data (what YAML and JSON hold) to the dataclasses of a sweep, type by type, and back.
+
+The one place where a value's type is judged once Hydra is out of sight: for a saved sweep, and for a trial's overrides.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+from marl_tune import groups
+from marl_tune.errors import ConfigError, invalid, unknown
+from marl_tune.schema import SweepConfig
+
+
+def to_dict(sweep: SweepConfig) -> dict[str, Any]:
+    """The sweep as nested dicts and lists of plain values, fit for YAML and JSON; `from_dict` takes it back."""
+    return dataclasses.asdict(sweep)
+
+
+def from_dict(data: Mapping[str, Any]) -> SweepConfig:
+    """The sweep that `data` holds, with every type, range and key checked; `ConfigError` where one is wrong."""
+    plain = dict(data)
+    for group in groups.GROUPS:
+        if group in plain:
+            plain[group] = build_option(group, plain[group])
+    plain["group_options"] = {
+        group: {name: build_option(group, option) for name, option in chosen.items()}
+        for group, chosen in plain.get("group_options", {}).items()
+    }
+    return build(SweepConfig, plain, "")
+
+
+def build_option(group: str, data: Any) -> Any:
+    """The dataclass of a group's option; which one, its `name` says."""
+    if not isinstance(data, Mapping) or "name" not in data:
+        raise invalid(group, "be one option of the group, with its name", data)
+    return build(groups.schema(group, data["name"]), data, group)
+
+
+def build(kind: Any, value: Any, key: str) -> Any:
+    """`value` as the annotated type `kind` of the field `key`: a dataclass, list, dict, optional or plain type.
+
+    A whole float passes for an int (samplers draw floats) and an int for a float; nothing else is converted.
+    """
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, key)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return build(next(arg for arg in args if arg is not type(None)), value, key)
+    if origin is list:
+        if not isinstance(value, list | tuple):
+            raise invalid(key, "be a list", value)
+        return [build(args[0], item, f"{key}[{index}]") for index, item in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise invalid(key, "be a mapping", value)
+        return {str(name): build(args[1], item, f"{key}.{name}") for name, item in value.items()}
+    return _build_plain(kind, value, key)
+
+
+def field_types(schema: type) -> dict[str, Any]:
+    """Name -> annotated type of the dataclass's fields, in order."""
+    hints = typing.get_type_hints(schema)
+    return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
+
+
+def _build_dataclass(schema: Any, value: Any, key: str) -> Any:
+    if isinstance(value, schema):
+        return value
+    if not isinstance(value, Mapping):
+        raise invalid(key, f"be a mapping with the keys {', '.join(field_types(schema))}", value)
+    types_, prefix = field_types(schema), f"{key}." if key else ""
+    for name in value:
+        if name not in types_:
+            raise unknown("key", f"{prefix}{name}", [f"{prefix}{field}" for field in types_])
+    values = {name: build(types_[name], item, f"{prefix}{name}") for name, item in value.items()}
+    for field in dataclasses.fields(schema):
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if needed and field.name not in values:
+            raise ConfigError(f"{prefix}{field.name} must be set, got nothing")
+    try:
+        return schema(**values)
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:  # the schemas of envs/ and modules/ know nothing of ConfigError
+        raise ConfigError(str(error)) from error
+
+
+def _build_plain(kind: type, value: Any, key: str) -> Any:
+    """A bool, int, float or string."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and number and (isinstance(value, Integral) or float(value).is_integer()):
+        return int(value)
+    if kind is float and number:
+        return float(value)
+    if kind is str and isinstance(value, str):
+        return value
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+    raise invalid(key, f"be {names[kind]}", value)

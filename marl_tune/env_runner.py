@@ -1,0 +1,256 @@
+"""RLlib EnvRunner that samples a batched world: `AlgorithmConfig.env_runners(env_runner_cls=BatchedEnvRunner)`.
+
+It offers what `Algorithm` asks of an EnvRunner (weights, state, metrics under RLlib's names) and leaves the stepping
+to `Rollout`. The env
+config carries two callables: `world` (num_envs -> World) and `policy_map` (World -> PolicyMap).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.rllib.core import COMPONENT_RL_MODULE
+from ray.rllib.env import INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.framework import get_device
+from ray.rllib.utils.metrics import (
+    EPISODE_AGENT_RETURN_MEAN,
+    EPISODE_DURATION_SEC_MEAN,
+    EPISODE_LEN_MAX,
+    EPISODE_LEN_MEAN,
+    EPISODE_LEN_MIN,
+    EPISODE_MODULE_RETURN_MEAN,
+    EPISODE_RETURN_MAX,
+    EPISODE_RETURN_MEAN,
+    EPISODE_RETURN_MIN,
+    NUM_AGENT_STEPS_SAMPLED,
+    NUM_AGENT_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
+    NUM_EPISODES_LIFETIME,
+    NUM_MODULE_STEPS_SAMPLED,
+    NUM_MODULE_STEPS_SAMPLED_LIFETIME,
+    SAMPLE_TIMER,
+    WEIGHTS_SEQ_NO,
+)
+
+from marl_tune.policy import Policies, PolicyMap
+from marl_tune.rollout import EpisodeRecord, Rollout
+
+RETURN_MEAN_AGENT = "return_mean_agent"  # mean over agents of the extrinsic episode return
+RETURN_SUM_TEAM = "return_sum_team"  # sum over agents of it: RLlib's episode_return_mean
+
+
+class BatchedEnvRunner(EnvRunner, Checkpointable):
+    """Samples `num_envs_per_env_runner` copies of one world at once.
+
+    `sample()` returns a list of `SingleAgentEpisode`s (numpy, `agent_id` and `module_id` set),
+    `rollout_fragment_length` steps of each copy.
+    """
+
+    def __init__(self, *, config: Any, **kwargs: Any):
+        super().__init__(config=config, **kwargs)
+        self.spaces = kwargs.get("spaces", {})
+        self._device = get_device(self.config, 0 if not self.worker_index else self.config.num_gpus_per_env_runner)
+        self._weights_seq_no = 0
+        self.module: Any = None  # MultiRLModule
+        self.rollout: Any = None  # Rollout; None until the first fragment
+        self._recent: deque[EpisodeRecord] = deque(maxlen=self.config.metrics_num_episodes_for_smoothing)
+        if self.worker_index or self.config.num_env_runners == 0 or self.config.create_env_on_local_worker:
+            self.make_env()
+        self.make_module()
+
+    # -- building ----------------------------------------------------------------------------------------------------
+
+    def make_env(self) -> None:
+        """Builds the world; sampling begins with fresh episodes."""
+        self.env = self.config.env_config["world"](self.config.num_envs_per_env_runner)
+        self.num_envs = self.env.num_envs
+        self.policy_map: PolicyMap = self.config.env_config["policy_map"](self.env)
+        self.rollout = None
+
+    def make_module(self) -> None:
+        """Builds the modules that act, without what only learning needs."""
+        spec = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True)
+        self.module = spec.build()
+        self.module.foreach_module(lambda _, module: module.to(self._device))
+        self.rollout = None
+
+    def get_spaces(self) -> dict[str, Any]:
+        """Module id -> (observation space, action space), as `Algorithm` wants them."""
+        if self.env is None:
+            return self.spaces
+        modules = {m: (a.observation_space, a.action_space) for m, a in self.policy_map.modules.items()}
+        return {INPUT_ENV_SPACES: (None, None), **modules}
+
+    def apply_settings(self, config: Any, new_world: bool) -> None:
+        """Takes over a changed config between two `sample()` calls; rebuilds the world where its rules changed."""
+        self.config = config.copy(copy_frozen=False)
+        if new_world and self.env is not None:
+            self.make_env()
+
+    def begin(self, seed: int | None) -> None:
+        """Forgets the episodes under way; the next fragment begins with fresh ones, seeded."""
+        policies = Policies(dict(self.module.items()), self.policy_map, self.num_envs, self._device)
+        lengths = {m: mod.model_config["max_seq_len"] for m, mod in self.module.items() if mod.is_stateful()}
+        self.rollout = Rollout(self.env, policies, lengths, seed)
+
+    def get_rollout_state(self) -> dict[str, Any]:
+        """Where sampling stands: the copies, the random generator, the episodes that the metrics speak of."""
+        return {
+            "rollout": None if self.rollout is None else self.rollout.get_state(),
+            "recent": list(self._recent),
+            "generator": torch.get_rng_state(),
+        }
+
+    def set_rollout_state(self, state: dict[str, Any], go_on: bool) -> None:
+        """Takes over an earlier `get_rollout_state`.
+
+        Args:
+            go_on: sample as if nothing had happened (a trial that was paused); else begin new episodes with this
+                runner's own seed and take over only the episodes that the metrics speak of (a copy of another trial).
+        """
+        self._recent.clear()
+        self._recent.extend(state["recent"])
+        self.begin(self._seed)
+        if go_on and state["rollout"] is not None:
+            self.rollout.set_state(state["rollout"])
+            torch.set_rng_state(state["generator"])
+
+    # -- sampling ----------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool | None = None,
+        random_actions: bool = False,
+        force_reset: bool = False,
+    ) -> list[SingleAgentEpisode]:
+        """Samples one fragment.
+
+        Args:
+            num_timesteps: env steps over all copies, rounded up to whole steps of all; default: the config's fragment
+                length.
+            num_episodes: not offered: evaluation plays whole episodes with `marl_tune.evaluation`.
+            explore: default: the config's.
+            random_actions: not offered.
+            force_reset: begin new episodes first.
+        """
+        if num_episodes is not None or random_actions:
+            raise NotImplementedError(
+                "BatchedEnvRunner samples fragments of policies; see marl_tune.evaluation for episodes"
+            )
+        if self.rollout is None or force_reset:
+            self.begin(self._seed)
+        steps = (
+            self.config.get_rollout_fragment_length(self.worker_index or 0)
+            if num_timesteps is None
+            else math.ceil(num_timesteps / self.num_envs)
+        )
+        with self.metrics.log_time(SAMPLE_TIMER):
+            pieces = self.rollout.sample(steps, self.config.explore if explore is None else explore)
+        self._log_steps(steps)
+        return pieces
+
+    def _log_steps(self, steps: int) -> None:
+        env_steps = steps * self.num_envs
+        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, env_steps, reduce="sum")
+        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, env_steps, reduce="lifetime_sum", with_throughput=True)
+        for module_id, agents in self.policy_map.modules.items():
+            module_steps = env_steps * len(agents.agents)
+            self.metrics.log_value((NUM_MODULE_STEPS_SAMPLED, module_id), module_steps, reduce="sum")
+            self.metrics.log_value((NUM_MODULE_STEPS_SAMPLED_LIFETIME, module_id), module_steps, reduce="lifetime_sum")
+            for agent in agents.agents:
+                self.metrics.log_value((NUM_AGENT_STEPS_SAMPLED, agent), env_steps, reduce="sum")
+                self.metrics.log_value((NUM_AGENT_STEPS_SAMPLED_LIFETIME, agent), env_steps, reduce="lifetime_sum")
+        self.metrics.log_value(WEIGHTS_SEQ_NO, self._weights_seq_no, window=1)
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Metrics since the last call; those of episodes are means over the last ones that ended, however long ago."""
+        if self.rollout is not None and self.rollout.finished:
+            ended = len(self.rollout.finished)
+            self._recent.extend(self.rollout.finished)
+            self.rollout.finished.clear()
+            self.metrics.log_value(NUM_EPISODES, ended, reduce="sum")
+            self.metrics.log_value(NUM_EPISODES_LIFETIME, ended, reduce="lifetime_sum")
+        if self._recent:
+            self._log_episodes(list(self._recent))
+        return self.metrics.reduce()
+
+    def _log_episodes(self, records: list[EpisodeRecord]) -> None:
+        def mean(values: Iterable[float]) -> float:
+            return float(np.mean(list(values)))
+
+        agents = {agent: mean(r.returns[agent] for r in records) for agent in records[0].returns}
+        lengths = [r.length for r in records]
+        teams = [sum(r.returns.values()) for r in records]
+        values = {
+            EPISODE_LEN_MEAN: mean(lengths),
+            EPISODE_LEN_MIN: min(lengths),
+            EPISODE_LEN_MAX: max(lengths),
+            EPISODE_RETURN_MEAN: mean(teams),
+            EPISODE_RETURN_MIN: min(teams),
+            EPISODE_RETURN_MAX: max(teams),
+            EPISODE_DURATION_SEC_MEAN: mean(r.seconds for r in records),
+            EPISODE_AGENT_RETURN_MEAN: agents,
+            EPISODE_MODULE_RETURN_MEAN: {
+                module_id: sum(agents[agent] for agent in module.agents)
+                for module_id, module in self.policy_map.modules.items()
+            },
+            **{name: mean(r.metrics[name] for r in records) for name in records[0].metrics},
+        }
+        self.metrics.log_dict(values, window=1)
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Weights and counters; there are no connectors on this side, so no state of them to merge."""
+        state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
+        if self._check_component(COMPONENT_RL_MODULE, components, not_components):
+            state[COMPONENT_RL_MODULE] = self.module.get_state(**kwargs)
+            state[WEIGHTS_SEQ_NO] = self._weights_seq_no
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over weights, unless they are older than what is here, and counters."""
+        if COMPONENT_RL_MODULE in state:
+            number = state.get(WEIGHTS_SEQ_NO, 0)
+            if number == 0 or self._weights_seq_no < number:
+                weights = state[COMPONENT_RL_MODULE]
+                self.module.set_state(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
+            if number > 0:
+                self._weights_seq_no = number
+        if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
+            self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
+        return (), {"config": self.config}
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        return [(COMPONENT_RL_MODULE, self.module)]
+
+    def assert_healthy(self) -> None:
+        """Raises AssertionError unless the world and the modules have been built."""
+        assert self.module is not None, "the modules were not built"
+        assert self.env is not None, "the world was not built"
+
+    def stop(self) -> None:
+        """Nothing to release: a batched world lives in this process."""
+        self.rollout = None

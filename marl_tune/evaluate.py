@@ -1,0 +1,96 @@
+"""`python -m marl_tune.evaluate PATH`: plays a trained policy and prints its numbers; starts no Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from marl_tune.errors import ConfigError
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 with one line on stderr when PATH holds no policy or a number is out of range."""
+    arguments = _parser().parse_args(words)
+    try:
+        if arguments.episodes is not None and arguments.episodes < 1:
+            raise ConfigError(f"--episodes must be at least 1, got {arguments.episodes}")
+        if arguments.seed is not None and arguments.seed < 0:
+            raise ConfigError(f"--seed must be at least 0, got {arguments.seed}")
+        result = evaluate(find_checkpoint(Path(arguments.path)), arguments.episodes, arguments.seed)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print(_table(result))
+    return 0
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint folder that `path` means: itself, its best/checkpoint, or its checkpoint.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for folder in (path, path / "checkpoint", path / "best" / "checkpoint"):
+        if (folder / "policy.pt").is_file() and (folder / "config.json").is_file():
+            return folder
+    raise ConfigError(
+        f"PATH must be a run's folder with a best policy, its best/, or a checkpoint folder, got {str(path)!r}"
+    )
+
+
+def evaluate(folder: Path, episodes: int | None = None, seed: int | None = None) -> dict[str, Any]:
+    """Plays the policy of a checkpoint folder greedily.
+
+    Args:
+        episodes: how many; default: as many as its sweep's selection played.
+        seed: of the first episode, the next has the next seed; default: the selection's, so that the printed numbers
+            are the sweep's.
+
+    Returns:
+        The numbers of `marl_tune.selection.describe`, with `checkpoint`, `metric` and `seed`.
+    """
+    from marl_tune.quiet import quiet_ray
+
+    quiet_ray()
+    from marl_tune import checkpoint
+    from marl_tune.evaluation import evaluate_checkpoint
+    from marl_tune.selection import describe
+
+    sweep = checkpoint.load_sweep(folder)
+    rules = sweep.selection
+    first = rules.seed if seed is None else seed
+    count = rules.episodes if episodes is None else episodes
+    evaluation = evaluate_checkpoint(folder, range(first, first + count), rules.explore)
+    about = {"checkpoint": str(folder), "metric": sweep.search.metric, "seed": first}
+    return about | describe(evaluation, sweep.search.metric, rules)
+
+
+def _table(result: dict[str, Any]) -> str:
+    width = max(map(len, result))
+    low, high = result["ci95"]
+    shown = result | {"ci95": f"[{low:.4g}, {high:.4g}]"}
+    return "\n".join(
+        f"{name:<{width}}  {v:.4g}" if isinstance(v, float) else f"{name:<{width}}  {v}" for name, v in shown.items()
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m marl_tune.evaluate", description="Play a trained policy greedily on seeds."
+    )
+    parser.add_argument("path", metavar="PATH", help="a run's folder, its best/, or any checkpoint folder")
+    parser.add_argument("--episodes", type=int, help="episodes to play (default: as in the sweep's selection)")
+    parser.add_argument("--seed", type=int, help="seed of the first episode; the next has the next seed")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

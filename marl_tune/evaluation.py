@@ -1,0 +1,131 @@
+"""Plays a policy greedily on given seeds: all episodes side by side, one forward pass per module and step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from envs.world import World
+from marl_tune import checkpoint
+from marl_tune.build import build_policy_map, build_world, module_specs
+from marl_tune.policy import Policies
+from marl_tune.schema import SweepConfig
+
+COPIES_AT_ONCE = 128  # bounds the memory of an evaluation; more copies bring no more speed
+
+
+@dataclass
+class Evaluation:
+    """Returns (extrinsic, undiscounted) and metrics of the played episodes, in the order of their seeds."""
+
+    seeds: list[int]
+    returns: dict[str, np.ndarray]  # agent -> (episodes,)
+    lengths: np.ndarray  # (episodes,)
+    metrics: dict[str, np.ndarray]  # the world's own: name -> (episodes,)
+
+    @property
+    def mean_agent(self) -> np.ndarray:
+        """(episodes,) mean over agents of the episode return."""
+        return np.mean(list(self.returns.values()), axis=0)
+
+    @property
+    def sum_team(self) -> np.ndarray:
+        """(episodes,) sum over agents of the episode return."""
+        return np.sum(list(self.returns.values()), axis=0)
+
+    def scores(self, metric: str) -> np.ndarray:
+        """(episodes,) values of a training metric, where an evaluation has it, else an agent's mean return."""
+        name = metric.rsplit("/", 1)[-1]
+        known = {
+            "return_sum_team": self.sum_team,
+            "episode_return_mean": self.sum_team,
+            "episode_len_mean": self.lengths,
+        }
+        return np.asarray({**self.metrics, **known}.get(name, self.mean_agent), dtype=np.float64)
+
+
+class Player(Protocol):
+    """Acts for a whole world; the scripted baselines of envs/ are players too."""
+
+    def act(self, observations: Any) -> dict[str, np.ndarray]:
+        """Group -> observations (B, N, ...) to group -> actions (B, N, ...)."""
+
+
+class _Modules:
+    def __init__(self, policies: Policies, explore: bool):
+        self.policies, self.explore = policies, explore
+
+    def act(self, observations: Any) -> dict[str, np.ndarray]:
+        return self.policies.act(observations, self.explore)[1]
+
+
+def load_modules(folder: Path, sweep: SweepConfig) -> dict[str, Any]:
+    """Module id -> RLModule of a checkpoint, ready to act; needs no Ray cluster."""
+    world = build_world(sweep, 1)
+    module = module_specs(sweep, build_policy_map(sweep, world)).build()
+    module.set_state(checkpoint.load_weights(folder))
+    return {module_id: part.eval() for module_id, part in module.items()}
+
+
+def evaluate_checkpoint(folder: Path, seeds: Sequence[int], explore: bool = False) -> Evaluation:
+    """Plays one episode for each seed with the policy of a checkpoint folder."""
+    sweep = checkpoint.load_sweep(folder)
+    return evaluate_modules(sweep, load_modules(folder, sweep), seeds, explore)
+
+
+def evaluate_modules(
+    sweep: SweepConfig, modules: Mapping[str, Any], seeds: Sequence[int], explore: bool = False
+) -> Evaluation:
+    """Plays one episode for each seed with living modules, in copies of the world of their own."""
+
+    def player(world: World) -> Player:
+        return _Modules(Policies(modules, build_policy_map(sweep, world), world.num_envs), explore)
+
+    parts = []
+    generator = torch.get_rng_state()
+    torch.manual_seed(seeds[0])  # a policy that samples its actions plays the same episodes again
+    for start in range(0, len(seeds), COPIES_AT_ONCE):
+        some = list(seeds[start : start + COPIES_AT_ONCE])
+        world = build_world(sweep, len(some))
+        parts.append(play(world, player(world), some))
+    torch.set_rng_state(generator)
+    return _joined(parts)
+
+
+def play(world: World, player: Player, seeds: Sequence[int]) -> Evaluation:
+    """Plays one episode in each copy of `world`, copy i from seeds[i], until all have ended."""
+    observations = world.reset(list(seeds))
+    copies = world.num_envs
+    running = np.ones(copies, dtype=bool)
+    lengths = np.zeros(copies, dtype=np.int64)
+    totals = {group.name: np.zeros((copies, len(group.agents))) for group in world.groups}
+    metrics: dict[str, np.ndarray] = {}
+    while running.any():
+        step = world.step(player.act(observations))
+        observations = step.observations
+        lengths += running
+        for name, rewards in step.rewards.items():
+            totals[name][running] += rewards[running]
+        ended = np.flatnonzero(running & (step.terminated | step.truncated))
+        if len(ended):
+            for name, values in world.episode_metrics(ended).items():
+                metrics.setdefault(name, np.zeros(copies))[ended] = values
+            running[ended] = False
+            if running.any():  # a copy that is done must not be stepped: it begins an episode that nobody counts
+                observations = world.reset(copies=ended)
+    returns = {agent: totals[g.name][:, i] for g in world.groups for i, agent in enumerate(g.agents)}
+    return Evaluation(list(seeds), returns, lengths, metrics)
+
+
+def _joined(parts: Sequence[Evaluation]) -> Evaluation:
+    return Evaluation(
+        seeds=[seed for part in parts for seed in part.seeds],
+        returns={agent: np.concatenate([p.returns[agent] for p in parts]) for agent in parts[0].returns},
+        lengths=np.concatenate([p.lengths for p in parts]),
+        metrics={name: np.concatenate([p.metrics[name] for p in parts]) for name in parts[0].metrics},
+    )

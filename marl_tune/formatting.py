@@ -1,0 +1,76 @@
+"""How numbers, durations, settings and names are written for people: in the terminal and in the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from marl_tune.results import as_cell
+
+
+def format_value(value: Any) -> str:
+    """A setting: four significant digits of a number, words as they are, anything else as JSON; "" for None."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return format_number(value)
+    return as_cell(value)
+
+
+def format_number(value: float | None) -> str:
+    """Four significant digits; a dash for what is unknown."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.4g}"
+
+
+def format_score(value: float | None) -> str:
+    """Four digits with their zeros, so that scores below each other can be compared: 2.160, 42.40, 12,345."""
+    if value is None or not math.isfinite(value):
+        return format_number(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
+
+
+def format_count(value: float | None) -> str:
+    """A number of steps, short: 950, 41.2k, 3.40M."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    for limit, divisor, unit in ((1e4, 1, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M"), (math.inf, 1e9, "G")):
+        if abs(value) < limit:
+            scaled = value / divisor
+            return f"{scaled:.0f}{unit}" if divisor == 1 or abs(scaled) >= 100 else f"{scaled:.3g}{unit}"
+    return "∞"
+
+
+def format_duration(seconds: float | None) -> str:
+    """1:05, 2:03:04, 3d 04:05."""
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d {hour:02d}:{minute:02d}"
+    return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"
+
+
+def short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """Dotted key -> its shortest tail that no other key has: `algorithm.lr` -> `lr`."""
+    return {key: _shortest(key, keys) for key in keys}
+
+
+def _shortest(key: str, keys: Sequence[str]) -> str:
+    parts = key.split(".")
+    for length in range(1, len(parts)):
+        tail = parts[-length:]
+        if sum(other.split(".")[-length:] == tail for other in keys) == 1:
+            return ".".join(tail)
+    return key
+
+
+def short_ids(ids: Sequence[str]) -> dict[str, str]:
+    """Trial id -> the part that tells it from the others: `a1b2c_00003` -> `00003` where all begin with `a1b2c_`."""
+    heads = {trial_id.rpartition("_")[0] for trial_id in ids}
+    common = len(heads) == 1
+    return {trial_id: trial_id.rpartition("_")[2] if common else trial_id for trial_id in ids}

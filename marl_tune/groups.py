@@ -1,0 +1,50 @@
+"""Which dataclass a group's option is: the registry behind `module=mlp`, `search=pbt` and the rest.
+
+Options of `env` and `module` are registered where their classes are (`envs.ENVS`, `modules.MODULES`).
+"""
+
+from collections.abc import Mapping
+
+import envs
+import modules
+from marl_tune.errors import unknown
+from marl_tune.schema import ClusterConfig, LoggerConfig, PpoConfig, SharingConfig
+from marl_tune.schema_search import AshaConfig, OptunaConfig, Pb2Config, PbtConfig, SearchConfig
+
+OPTIONS: Mapping[str, Mapping[str, type]] = {
+    "sharing": dict.fromkeys(("parameter_sharing", "independent", "roles"), SharingConfig),
+    "algorithm": {"ppo": PpoConfig},
+    "search": {
+        "none": SearchConfig,
+        "random": SearchConfig,
+        "grid": SearchConfig,
+        "optuna": OptunaConfig,
+        "asha": AshaConfig,
+        "pbt": PbtConfig,
+        "pb2": Pb2Config,
+    },
+    "logger": dict.fromkeys(("wandb", "tensorboard", "csv", "all"), LoggerConfig),
+    "cluster": dict.fromkeys(("local", "auto"), ClusterConfig),
+}
+GROUPS = ("env", "module", *OPTIONS)
+SWAPPABLE = ("env", "module", "sharing", "algorithm")  # groups whose option can differ from trial to trial
+
+
+def options(group: str) -> list[str]:
+    """Names of the group's registered options, in the registry's order."""
+    if group == "env":
+        return list(envs.ENVS)
+    if group == "module":
+        return list(modules.MODULES)
+    return list(OPTIONS[group])
+
+
+def schema(group: str, name: str) -> type:
+    """The dataclass of the group's option `name`; `ConfigError` where there is none."""
+    if name not in options(group):
+        raise unknown(f"{group}.name", name, options(group))
+    if group == "env":
+        return envs.config_class(name)
+    if group == "module":
+        return modules.config_class(name)
+    return OPTIONS[group][name]

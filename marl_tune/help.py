@@ -1,0 +1,54 @@
+"""`--help`: the groups with their options, each with the first comment line of its YAML file, and commands to copy.
+
+Reads conf/ as text, without Hydra.
+"""
+
+from importlib.resources import files
+
+ORDER = ("experiment", "env", "module", "sharing", "algorithm", "search", "logger", "cluster")
+
+HEAD = """usage: python -m marl_tune [key=value ...] [-m] [-cd FOLDER] [-cn NAME] [--cfg job]
+
+Hyper-parameter sweeps in multi-agent reinforcement learning. Choose an option of each group, change any key:
+
+  python -m marl_tune +experiment=ant_colony                       run a ready experiment
+  python -m marl_tune +experiment=ant_colony search=optuna algorithm.lr=3e-4
+  python -m marl_tune env=ant_colony module=lstm '+space={algorithm.lr:{loguniform:[1e-5,1e-3]}}' search=random
+  python -m marl_tune -m +experiment=ant_colony module=mlp,plasticity seed=1,2,3     a job for each combination
+  python -m marl_tune -cd sweeps -cn ant_colony_pbt                a sweep from a folder of yours
+  python -m marl_tune resume=results/ant_colony/2026-11-21_10-00-00
+  python -m marl_tune +experiment=ant_colony dry_run=true          build and step all parts once, print the plan
+  python -m marl_tune +experiment=ant_colony --cfg job             print every setting"""
+
+TAIL = """Keys of no group: name seed space evaluation checkpoint stop selection results_dir resume dry_run
+Meaning, unit and range of every key: marl_tune/schema.py, envs/, modules/schemas.py
+Exit codes: 0 all trials finished; 1 a trial failed; 2 a setting is wrong; 130 interrupted
+More flags (completion of a shell, search path): --hydra-help"""
+
+
+def is_asked(words: list[str]) -> bool:
+    """Whether the command line asks for help."""
+    return "--help" in words or "-h" in words
+
+
+def text() -> str:
+    """The whole help."""
+    parts = [HEAD]
+    for group in ORDER:
+        head = f"{group} (added with a plus sign, +{group}=...)" if group == "experiment" else group
+        options = described(group)
+        width = max(len(name) for name in options)
+        parts.append("\n".join([head, *(f"  {name:<{width}}  {line}" for name, line in options.items())]))
+    return "\n\n".join([*parts, TAIL])
+
+
+def described(group: str) -> dict[str, str]:
+    """Option -> the first comment line of its file that is not a directive to Hydra, in alphabetical order."""
+    folder = files("conf").joinpath(group)
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return {name.removesuffix(".yaml"): _first_comment(folder.joinpath(name).read_text("utf-8")) for name in names}
+
+
+def _first_comment(source: str) -> str:
+    comments = (line[2:] for line in source.splitlines() if line.startswith("# ") and not line.startswith("# @package"))
+    return next(comments, "")

@@ -1,0 +1,246 @@
+"""Progress in the terminal: a live table, or plain lines where the output is not a terminal, or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from ray.tune.experiment import Trial
+from rich.console import Console
+from rich.live import Live
+
+from marl_tune.callbacks import SweepCallback, error_line, searched
+from marl_tune.formatting import format_count, format_duration, format_number, format_value, short_ids, short_keys
+from marl_tune.live_state import Budget, SweepState
+from marl_tune.live_table import STATUS_WORDS, SweepTable
+
+REFRESH_S = 0.5  # least time between two drawings of the table
+IDLE_REFRESH_S = 1.0  # the clock goes on while nothing happens
+LINE_S = 10.0  # least time between two plain lines of progress
+EVENTS = 3  # events that stand below the table
+
+
+def progress_view(
+    progress: str,
+    title: str,
+    metric: str,
+    mode: str,
+    keys: Sequence[str],
+    budget: Budget,
+    console: Console | None = None,
+) -> ProgressView:
+    """The view that `progress` (auto | live | plain | off) asks for: auto is live on a terminal, else plain.
+
+    Args:
+        title: names the sweep, such as `ant_colony/2026-11-21_10-00-00`.
+        metric, mode, keys, budget: as in `marl_tune.live_state.SweepState`.
+        console: where to draw; stdout by default.
+    """
+    console = console or Console()
+    if progress == "auto":
+        progress = "live" if console.is_terminal and not console.is_dumb_terminal else "plain"
+    view = {"live": LiveView, "plain": PlainView, "off": ProgressView}[progress]
+    return view(title, SweepState(metric, mode, keys, budget), console)
+
+
+class ProgressView(SweepCallback):
+    """Shows nothing; the base of the views that do. As a context around a sweep, it gives the terminal back always."""
+
+    def __init__(self, title: str, state: SweepState, console: Console) -> None:
+        self.title = title
+        self.state = state
+        self.console: Console | None = console
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "console": None}  # Tune pickles its callbacks, but a pickled view is never shown
+
+    def __enter__(self) -> ProgressView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the terminal back as it was. May be called twice."""
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        self.close()
+
+
+class _EventView(ProgressView):
+    """A view that is told events as lines: start, finish, failure, exploit."""
+
+    short = False  # names of trials and settings without the part that all have in common
+
+    def __init__(self, title: str, state: SweepState, console: Console) -> None:
+        super().__init__(title, state, console)
+        self._started: set[str] = set()
+        self._failed: list[tuple[Trial, str]] = []  # failures that are still to be told, and what comes of them
+
+    def show(self, line: str, important: bool) -> None:
+        """Shows one event; an important one must stay on the screen."""
+        raise NotImplementedError
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.state.update(trials)
+        if trial.trial_id not in self._started:  # Tune also announces every trial that goes on after a pause
+            self._started.add(trial.trial_id)
+            values = searched(trial, self.state.keys)
+            settings = " ".join(f"{self._key(key)}={format_value(value)}" for key, value in values.items())
+            self.show(f"started  {self._trial(trial.trial_id)}  {settings}".rstrip(), False)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        self.state.add_result(trial, result)
+
+    def on_exploit(
+        self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, Any], new: Mapping[str, Any]
+    ) -> None:
+        changes = ", ".join(
+            f"{self._key(key)} {format_value(old.get(key))} → {format_value(value)}" for key, value in new.items()
+        )
+        copy = f"{self._trial(trial_id)} copies {self._trial(donor_id)}"
+        self.show(f"exploit  {copy} at iteration {iteration}: {changes}", False)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        end = self.state.view(trial)
+        score = f"{self.state.metric} {format_number(end.score)}"
+        budget = f"{end.iteration} iterations, {end.agent_steps:,} agent-steps, {format_duration(end.seconds)}"
+        self.show(f"finished {self._trial(trial.trial_id)}  {score} after {budget}", False)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._failed.append((trial, ", is started again"))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._failed.append((trial, ""))
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self._tell_failures()
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        self._tell_failures()
+        super().on_experiment_end(trials, **info)
+
+    def _tell_failures(self) -> None:
+        """Tune announces a failure before it writes down what it was."""
+        for trial, then in self._failed:
+            self.show(f"failed   {self._trial(trial.trial_id)}{then}: {error_line(trial)}", True)
+        self._failed.clear()
+
+    def _trial(self, trial_id: str) -> str:
+        ids = short_ids([trial_id, *(trial.id for trial in self.state.trials)])
+        return ids[trial_id] if self.short else trial_id
+
+    def _key(self, key: str) -> str:
+        return short_keys(self.state.keys).get(key, key) if self.short else key
+
+
+class LiveView(_EventView):
+    """A table that is drawn anew in place, at most twice a second; failures are also printed above it, and stay."""
+
+    short = True
+
+    def __init__(self, title: str, state: SweepState, console: Console) -> None:
+        super().__init__(title, state, console)
+        self._events: deque[str] = deque(maxlen=EVENTS)
+        self._live: Live | None = None
+        self._drawn = -REFRESH_S
+        self._changed = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_live": None}
+
+    def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
+        if self._live is None:
+            self._live = Live(console=self.console, auto_refresh=False)
+            self._live.start()
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        super().on_step_end(iteration, trials, **info)
+        since = self.state.elapsed - self._drawn
+        if since >= (REFRESH_S if self._changed else IDLE_REFRESH_S):
+            self._draw(trials)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        super().on_trial_result(iteration, trials, trial, result, **info)
+        self._changed = True
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        self._tell_failures()
+        self._draw(trials)
+        self.close()
+
+    def show(self, line: str, important: bool) -> None:
+        self._changed = True
+        text = f"{format_duration(self.state.elapsed)}  {line}"
+        self._events.append(text)
+        if important and self.console is not None:
+            self.console.print(text, style="red", markup=False, highlight=False)
+
+    def close(self) -> None:
+        if self._live is not None:
+            live, self._live = self._live, None
+            live.stop()
+
+    def _draw(self, trials: Sequence[Trial]) -> None:
+        if self._live is None:
+            return
+        self.state.update(trials)
+        self._drawn, self._changed = self.state.elapsed, False
+        self._live.update(SweepTable(self.title, self.state, tuple(self._events)), refresh=True)
+
+
+class PlainView(_EventView):
+    """Lines for a log file: every start, finish, failure and exploit; progress at most every ten seconds."""
+
+    def __init__(
+        self, title: str, state: SweepState, console: Console, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(title, state, console)
+        self._clock = clock
+        self._printed = clock() - LINE_S  # the first result is shown at once
+        self._changed = False
+
+    def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
+        self.show(f"sweep {self.title}: {self.state.metric} ({self.state.mode})", True)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        super().on_trial_result(iteration, trials, trial, result, **info)
+        self._changed = True
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        super().on_step_end(iteration, trials, **info)
+        if self._changed and self._clock() - self._printed >= LINE_S:
+            self._printed, self._changed = self._clock(), False
+            self.state.update(trials)
+            self.show(self._line(), True)
+
+    def show(self, line: str, important: bool) -> None:
+        if self.console is not None:  # not rich's print: it would wrap a line to the width of a terminal
+            print(f"[{format_duration(self.state.elapsed)}] {line}", file=self.console.file, flush=True)
+
+    def _line(self) -> str:
+        """Where the sweep is, in one line."""
+        state = self.state
+        counts = state.counts()
+        words = [f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status]]
+        reached = [trial.iteration for trial in state.trials if trial.status == "RUNNING"] or [0]
+        span = f"{min(reached)}-{max(reached)}" if min(reached) < max(reached) else str(max(reached))
+        of = f"/{state.budget.iterations}" if state.budget.iterations else ""
+        best = "no episode has ended yet"
+        if state.best is not None:
+            best = f"best {format_number(state.best.score)} ({state.best.trial_id})"
+        left = state.time_left()
+        time_left = f", about {format_duration(left)} left" if left is not None else ""
+        speed = f"{format_count(state.steps_per_s())} agent-steps/s"
+        return f"progress {', '.join(words)} of {state.total}, iteration {span}{of}, {best}, {speed}{time_left}"

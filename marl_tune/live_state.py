@@ -1,0 +1,175 @@
+"""What a view of a running sweep shows: its trials, the best score so far, the speed, the time that is left."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.experiment import Trial
+
+from marl_tune.callbacks import flat_metrics, searched
+
+SPEED_WINDOW_S = 60.0  # the speed is the mean of so many last seconds
+DONE = ("TERMINATED", "ERROR")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What ends the sweep, as far as the time left can be told from it."""
+
+    trials: int | None  # trials that will be started; None: not known
+    iterations: int | None  # stop.iterations
+    agent_steps: int | None  # stop.agent_steps
+    wall_time_s: float | None  # stop.wall_time_s
+
+    def share(self, iteration: float, agent_steps: float) -> float | None:
+        """How much of a trial's budget is used, [0, 1]; None when the budget does not say when a trial ends."""
+        shares = [
+            reached / limit
+            for reached, limit in ((iteration, self.iterations), (agent_steps, self.agent_steps))
+            if limit is not None
+        ]
+        return min(1.0, max(shares)) if shares else None
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """One trial as a view shows it."""
+
+    id: str
+    status: str  # PENDING | RUNNING | PAUSED | TERMINATED | ERROR
+    score: float  # of the newest result; NaN before the first
+    values: Mapping[str, Any]  # searched dotted key -> value
+    iteration: int
+    env_steps: int
+    agent_steps: int
+    steps_per_s: float  # agent-steps a second of the newest iteration; NaN before the first
+    seconds: float  # time that it trained
+
+
+@dataclass(frozen=True)
+class Best:
+    """The highest score (or the lowest, where less is better) that any result has had."""
+
+    trial_id: str
+    score: float
+    iteration: int
+
+
+class SweepState:
+    """Collects what happens in a sweep.
+
+    Args:
+        metric: name of the metric that ranks the trials, as in progress.csv.
+        mode: max | min.
+        keys: the searched dotted keys.
+        budget: what ends the sweep.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self, metric: str, mode: str, keys: Sequence[str], budget: Budget, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.metric = metric
+        self.mode = mode
+        self.keys = list(keys)
+        self.budget = budget
+        self.best: Best | None = None
+        self.trials: list[TrialView] = []
+        self._clock = clock
+        self._began = clock()
+        self._work_before: float | None = None  # trials' worth of work that earlier sessions did
+        self._sampled: deque[tuple[float, float]] = deque()  # (time, agent-steps) of each result
+
+    def add_result(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        """Takes in a new result: the best score and the speed."""
+        metrics = flat_metrics(result)
+        now = self._clock()
+        self._sampled.append((now, metrics.get("steps_per_s", 0.0) * metrics.get("time_this_iter_s", 0.0)))
+        self._compare(trial.trial_id, metrics.get(self.metric, math.nan), int(metrics["iteration"]))
+
+    def update(self, trials: Sequence[Trial]) -> None:
+        """Takes in the trials as they are now."""
+        self.trials = [self.view(each) for each in trials]
+        if self._work_before is None:
+            self._work_before = self._work()
+            for trial in self.trials:  # a resumed sweep has results already
+                self._compare(trial.id, trial.score, trial.iteration)
+
+    def view(self, trial: Trial) -> TrialView:
+        """A trial as it is now."""
+        metrics = flat_metrics(trial.last_result or {})
+        return TrialView(
+            id=trial.trial_id,
+            status=trial.status,
+            score=metrics.get(self.metric, math.nan),
+            values=searched(trial, self.keys),
+            iteration=int(metrics.get("iteration", 0)),
+            env_steps=int(metrics.get("env_steps", 0)),
+            agent_steps=int(metrics.get("agent_steps", 0)),
+            steps_per_s=metrics.get("steps_per_s", math.nan),
+            seconds=metrics.get("time_total_s", 0.0),
+        )
+
+    def counts(self) -> Counter[str]:
+        """Status -> number of trials."""
+        return Counter(trial.status for trial in self.trials)
+
+    @property
+    def total(self) -> int:
+        """Trials of the sweep, those not made yet included where their number is known."""
+        return max(len(self.trials), self.budget.trials or 0)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since this session began."""
+        return self._clock() - self._began
+
+    def steps_per_s(self) -> float:
+        """Agent-steps a second of the whole sweep, lately."""
+        now = self._clock()
+        while self._sampled and self._sampled[0][0] < now - SPEED_WINDOW_S:
+            self._sampled.popleft()
+        span = min(SPEED_WINDOW_S, now - self._began)
+        return sum(steps for _, steps in self._sampled) / span if span > 0 else 0.0
+
+    def time_left(self) -> float | None:
+        """Estimated seconds to the end of the sweep; None while nothing can be said.
+
+        The work that is left at the mean speed so far, but not less than what the slowest running trial needs, and not
+        more than what is left of `stop.wall_time_s`.
+        """
+        estimates = []
+        work, limit = self._work(), self.budget.wall_time_s
+        done = work - (self._work_before or 0.0)
+        if done > 0 and self.elapsed > 0:
+            mean = (self.total - work) * self.elapsed / done
+            estimates.append(max([mean, *self._needs()]))
+        if limit is not None:
+            estimates.append(max(0.0, limit - self.elapsed))
+        return min(estimates) if estimates else None
+
+    def _compare(self, trial_id: str, score: float, iteration: int) -> None:
+        sign = 1 if self.mode == "max" else -1
+        if not math.isnan(score) and (self.best is None or sign * score > sign * self.best.score):
+            self.best = Best(trial_id, score, iteration)
+
+    def _needs(self) -> list[float]:
+        """Seconds that each running trial needs at its own speed."""
+        needs = []
+        for trial in self.trials:
+            share = self.budget.share(trial.iteration, trial.agent_steps)
+            if trial.status == "RUNNING" and share:
+                needs.append(trial.seconds * (1 - share) / share)
+        return needs
+
+    def _work(self) -> float:
+        """Trials' worth of work that is done."""
+        return sum(
+            1.0 if trial.status in DONE else self.budget.share(trial.iteration, trial.agent_steps) or 0.0
+            for trial in self.trials
+        )

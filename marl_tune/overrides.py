@@ -1,0 +1,93 @@
+"""A trial's own settings: dotted keys, as on the command line, put over a sweep."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from marl_tune.convert import build, field_types
+from marl_tune.errors import ConfigError, invalid, suggestion, unknown
+from marl_tune.groups import SWAPPABLE
+from marl_tune.roles import role_modules
+from marl_tune.schema import SweepConfig
+
+# Settings that belong to the whole sweep (its search, machines, folders, judges) are the same for each of its trials.
+TRIAL_CLUSTER_KEYS = ("num_envs_per_env_runner", "rollout", "torch_threads")
+
+
+def apply(sweep: SweepConfig, overrides: Mapping[str, Any]) -> SweepConfig:
+    """A new sweep with `overrides` (dotted key or group -> value) in place; `sweep` is left as it is.
+
+    Groups are swapped first (`{"module": "plasticity"}`), so that a dotted key speaks of the new option. Types and
+    ranges are checked: `ConfigError` names the key, the value and the rule, for an unknown key the nearest valid one.
+    """
+    swapped = _swap_groups(sweep, overrides)
+    valid = set(trial_keys(swapped))
+    touched: dict[str, dict[str, Any]] = {}
+    for key, value in overrides.items():
+        if key in SWAPPABLE or key == "seed":
+            continue
+        if key not in valid:
+            raise unknown("key", key, valid)
+        section, *path = key.split(".")
+        data = touched.setdefault(section, dataclasses.asdict(getattr(swapped, section)))
+        for part in path[:-1]:
+            data = data[part]
+        data[path[-1]] = value
+    sections = {name: build(type(getattr(swapped, name)), data, name) for name, data in touched.items()}
+    if "seed" in overrides:
+        sections["seed"] = build(int, overrides["seed"], "seed")
+    changed = dataclasses.replace(swapped, **sections)
+    role_modules(changed)
+    return changed
+
+
+def is_live(sweep: SweepConfig, key: str) -> bool:
+    """Whether a running trial can take a new value of `key`, as population based training needs.
+
+    Live: every number of the algorithm; what an environment does not mark as structural (agents, spaces); what a module
+    marks as live. Not live: what decides which parts are built, such as a group, a layer's size or the seed.
+    """
+    section, _, name = key.partition(".")
+    if section not in ("algorithm", "env", "module") or name in ("", "name"):
+        return False
+    if section == "algorithm":
+        return name in field_types(type(sweep.algorithm))
+    fields = {field.name: field for field in dataclasses.fields(getattr(sweep, section))}
+    if name not in fields:
+        return False
+    if section == "env":
+        return not fields[name].metadata.get("structural", False)
+    return bool(fields[name].metadata.get("live", False))
+
+
+def trial_keys(sweep: SweepConfig) -> list[str]:
+    """Every key that may differ from trial to trial: what `space` may search."""
+    keys = ["seed", *SWAPPABLE]
+    for section in SWAPPABLE:
+        keys += _leaves(getattr(sweep, section), section)
+    for role in sweep.sharing.roles:
+        keys += [f"sharing.roles.{role}.{key}" for key in _leaves(sweep.module, "module")]
+    return keys + [f"cluster.{name}" for name in TRIAL_CLUSTER_KEYS]
+
+
+def _leaves(section: Any, prefix: str) -> list[str]:
+    """Dotted keys of a section's fields; its `name` says which option it is and is no setting."""
+    names = [name for name in field_types(type(section)) if name not in ("name", "roles")]
+    return [f"{prefix}.{name}" for name in names]
+
+
+def _swap_groups(sweep: SweepConfig, overrides: Mapping[str, Any]) -> SweepConfig:
+    """The sweep with the composed dataclass of another option for each group among `overrides`."""
+    chosen: dict[str, Any] = {}
+    for group in SWAPPABLE:
+        if group not in overrides or overrides[group] == getattr(sweep, group).name:
+            continue
+        known, name = sweep.group_options.get(group, {}), overrides[group]
+        if not isinstance(name, str):
+            raise invalid(group, "be the name of an option", name)
+        if name not in known:
+            near = suggestion(name, sorted({*known, getattr(sweep, group).name}))
+            raise ConfigError(f"{group} must be an option that the sweep was composed with, got {name!r}{near}")
+        chosen[group] = copy.deepcopy(known[name])
+    return dataclasses.replace(sweep, **chosen)

@@ -1,0 +1,142 @@
+"""The dry run: builds every part, steps world and modules once, and prints what the sweep would do."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from pathlib import Path
+
+import torch
+
+from marl_tune import overrides
+from marl_tune.budget import max_iterations
+from marl_tune.build import build_policy_map, build_world, fragment_length, module_specs
+from marl_tune.cluster import concurrent_trials
+from marl_tune.policy import Policies
+from marl_tune.quiet import quiet_ray
+from marl_tune.resources import Resources, machine_resources, trial_resources
+from marl_tune.schema import SweepConfig
+from marl_tune.space import Distribution, parse, trial_count
+
+
+def print_plan(sweep: SweepConfig) -> None:
+    """Prints the plan of a sweep; raises what building any of its parts raises. Starts no Ray and writes nothing."""
+    quiet_ray()
+    for line in plan_lines(sweep):
+        print(line)
+
+
+def plan_lines(sweep: SweepConfig) -> list[str]:
+    """The plan, a line a fact."""
+    space = parse(sweep.space) if sweep.search.name != "none" else {}
+    built = [_Built(variant) for variant in _structures(sweep, space)]
+    first = built[0]
+    there = machine_resources() if sweep.cluster.name == "local" else None
+    trials = trial_count(sweep.search.name, sweep.search.num_samples, space)
+    return [
+        f"sweep       {sweep.name}: search={sweep.search.name}, {trials} trials",
+        f"ranked by   {sweep.search.metric} ({sweep.search.mode})",
+        *(f"  searched  {key}: {distribution}" for key, distribution in space.items()),
+        *_resource_lines(sweep, there),
+        *(line for one in built for line in one.lines()),
+        f"batch       {_arithmetic(sweep, first.agents)}",
+        f"stop        {_limits(sweep, first.agents)}",
+        f"disk        {_disk(sweep, first.bytes_saved, trials)}",
+    ]
+
+
+def _structures(sweep: SweepConfig, space: dict[str, Distribution]) -> list[SweepConfig]:
+    """The sweep, and one variant for each option of a group that is searched: each must build."""
+    variants = [
+        overrides.apply(sweep, {key: name})
+        for key, distribution in space.items()
+        if key in sweep.group_options
+        for name in distribution.choices
+    ]
+    return variants or [sweep]
+
+
+class _Built:
+    """A world and its modules, stepped once."""
+
+    def __init__(self, sweep: SweepConfig):
+        self.sweep = sweep
+        world = build_world(sweep, sweep.cluster.num_envs_per_env_runner)
+        self.map = build_policy_map(sweep, world)
+        self.agents = len(self.map.module_of)
+        self.groups = world.groups
+        self.modules = dict(module_specs(sweep, self.map).build().items())
+        observations = world.reset([sweep.seed + i for i in range(world.num_envs)])
+        _, actions = Policies(self.modules, self.map, world.num_envs).act(observations, explore=True)
+        world.step(actions)
+        self.bytes_saved = self._bytes_saved()
+
+    def _bytes_saved(self) -> int:
+        """Of one checkpoint: the weights, and Adam's two moments of each."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "policy.pt"
+            torch.save({m: module.get_state() for m, module in self.modules.items()}, path)
+            return 3 * path.stat().st_size
+
+    def lines(self) -> list[str]:
+        """World, modules, and who is controlled by which."""
+        out = [f"env         {self.sweep.env.name}: {', '.join(f'{len(g.agents)} {g.name}' for g in self.groups)}"]
+        out += [f"  {g.name:<9} observation {g.observation_space}, action {g.action_space}" for g in self.groups]
+        out.append(f"module      {self.sweep.module.name}, sharing={self.sweep.sharing.name}")
+        for module_id, agents in list(self.map.modules.items())[:8]:
+            count = sum(p.numel() for p in self.modules[module_id].parameters())
+            names = agents.agents if len(agents.agents) <= 3 else (agents.agents[0], "…", agents.agents[-1])
+            out.append(f"  {module_id:<9} {count:,} parameters, {len(agents.agents)} agents ({', '.join(names)})")
+        if len(self.map.modules) > 8:
+            out.append(f"  … and {len(self.map.modules) - 8} modules more")
+        return out
+
+
+def _resource_lines(sweep: SweepConfig, there: Resources | None) -> list[str]:
+    need = trial_resources(sweep.cluster)
+    line = f"resources   a trial takes {need.cpus:g} CPU and {need.gpus:g} GPU"
+    if there is None:
+        return [f"{line}; the cluster at {sweep.cluster.address} is asked when the sweep starts"]
+    given = Resources(
+        there.cpus if sweep.cluster.num_cpus is None else sweep.cluster.num_cpus,
+        there.gpus if sweep.cluster.num_gpus is None else sweep.cluster.num_gpus,
+    )
+    at_once = concurrent_trials(sweep.cluster, given, sweep.search.max_concurrent)
+    return [f"{line}; {given.cpus:g} CPU and {given.gpus:g} GPU are there: {at_once} at once"]
+
+
+def _arithmetic(sweep: SweepConfig, agents: int) -> str:
+    steps = fragment_length(sweep, agents)
+    copies = sweep.cluster.num_envs_per_env_runner * max(1, sweep.cluster.num_env_runners)
+    batch, minibatch = steps * copies * agents, sweep.algorithm.minibatch_size
+    per_epoch = max(1, round(batch / max(1, sweep.cluster.num_learners) / minibatch))
+    epochs = sweep.algorithm.num_epochs
+    return (
+        f"{copies} copies x {steps} steps x {agents} agents = {batch:,} agent-steps an iteration; "
+        f"{epochs} epochs x {per_epoch} minibatches = {epochs * per_epoch} gradient steps "
+        "(of one shared module; independent ones share it out)"
+    )
+
+
+def _limits(sweep: SweepConfig, agents: int) -> str:
+    limits = {k: v for k, v in dataclasses.asdict(sweep.stop).items() if v is not None}
+    text = ", ".join(f"{name} {value}" for name, value in limits.items())
+    iterations = max_iterations(sweep)
+    return text if iterations is None else f"{text}: at most {iterations} iterations a trial"
+
+
+def _disk(sweep: SweepConfig, bytes_saved: int, trials: int) -> str:
+    iterations = max_iterations(sweep)
+    saves = math.inf if iterations is None else iterations // max(1, sweep.checkpoint.frequency or iterations)
+    kept = (
+        saves
+        if sweep.checkpoint.num_to_keep is None
+        else min(saves + sweep.checkpoint.at_end, sweep.checkpoint.num_to_keep)
+    )
+    each = f"about {bytes_saved / 1e6:.1f} MB a checkpoint"
+    return (
+        each
+        if math.isinf(kept)
+        else f"{each}, {kept:g} kept of each of {trials} trials: {bytes_saved * kept * trials / 1e6:.0f} MB"
+    )

@@ -1,0 +1,23 @@
+"""Keeps Ray's notices off the terminal: what a user has to know, the sweep says itself."""
+
+import logging
+import os
+import warnings
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the sweep's own callbacks write every file
+    "PYTHONWARNINGS": "ignore",  # of the processes that Ray starts
+}
+
+
+def quiet_ray() -> None:
+    """For an entry point, before it uses Ray: only errors are shown."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # tracebacks of trials: error.txt keeps them
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")

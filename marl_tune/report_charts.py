@@ -1,0 +1,320 @@
+"""The report's pictures: plain SVG, coloured by the classes of report_template.html, for light and for dark pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from marl_tune.formatting import format_count, format_number
+
+WIDTH = 1080  # units of the picture; the page scales it
+LEFT, RIGHT, TOP, BOTTOM = 64, 20, 12, 44  # margins around the axes
+ROW = 34  # height of a row of the dot plot and of the lineage
+MAX_POINTS = 400  # of a curve; more cannot be seen
+LINE_STYLES = ("winner", "c1", "c2", "c3", "c4", "c5")  # classes that have a colour; the first is the thickest
+LABEL_ROW, LABEL_WIDTH = 18, 8  # least distance of two labels beside each other's lines; of a letter, about
+LONGEST_LABEL = 40  # letters
+BAND_ROOM = 0.4  # how far bands may reach beyond the means, in spans of the means
+# What mean curves need beyond the page's own style.
+MEAN_STYLE = (
+    "<style>.band{fill:var(--mark);fill-opacity:.15}.leader{stroke:var(--mark);stroke-width:1.2;fill:none}"
+    ".leader.long{stroke-dasharray:1 5}svg .curve.dashed{stroke-width:2;stroke-dasharray:7 4}</style>"
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One trial's learning curve, or the mean of several."""
+
+    label: str
+    style: str  # class: winner | c1 … c5 | other
+    points: Sequence[tuple[float, float]]  # (agent-steps, score) in order of time; the line breaks where x goes back
+    band: Sequence[tuple[float, float]] = ()  # (low, high) at each of the points; empty: none
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One candidate of the dot plot."""
+
+    label: str
+    style: str
+    value: float
+    low: float
+    high: float
+    note: str  # text at the right end
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One exploit: row `target` became a copy of row `source`."""
+
+    step: float
+    source: int
+    target: int
+    hint: str
+    on_path: bool  # it leads to the winner
+
+
+class _Axis:
+    """Maps values to places."""
+
+    def __init__(
+        self, values: Sequence[float], start: float, end: float, about: int = 6, round_ends: bool = True
+    ) -> None:
+        low, high = min(values), max(values)
+        if low == high:
+            pad = abs(low) * 0.1 or 1.0
+            low, high = low - pad, high + pad
+        self.ticks = ticks(low, high, about)
+        self.low, self.high = min(low, self.ticks[0]), max(high, self.ticks[-1])
+        if not round_ends:
+            self.low, self.high = low - 0.06 * (high - low), high + 0.06 * (high - low)
+        self._start, self._end = start, end
+        self._decimals = max(0, -math.floor(math.log10(self.ticks[1] - self.ticks[0]) + 1e-9))
+
+    def __call__(self, value: float) -> float:
+        return self._start + (value - self.low) / (self.high - self.low) * (self._end - self._start)
+
+    def label(self, tick: float) -> str:
+        """The tick's number, with as many decimals as all of the axis need."""
+        return f"{tick:,.{self._decimals}f}" if self._decimals < 5 else format_number(tick)
+
+
+def ticks(low: float, high: float, about: int = 6) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) that reach from `low` or below to `high` or above."""
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 12) if step > 1e-9 else number * step for number in range(first, last + 1)]
+
+
+def learning_curves(curves: Sequence[Curve], y_label: str) -> str:
+    """Score over agent-steps, a line a trial; the first of `curves` are drawn last, on top."""
+    height = 420
+    points = [point for curve in curves for point in curve.points]
+    if not points:
+        return ""
+    x = _Axis([0.0, *(px for px, _ in points)], LEFT, WIDTH - RIGHT)
+    y = _Axis([py for _, py in points], height - BOTTOM, TOP)
+    parts = [*_grid(y), *_x_axis(x, height, "agent-steps of the trial")]
+    for curve in reversed(curves):
+        path = " ".join(_path(_thinned(curve.points), x, y))
+        parts.append(f'<path class="curve {curve.style}" d="{path}"><title>{escape(curve.label)}</title></path>')
+        if len(curve.points) == 1 or curve.style != "other":
+            end_x, end_y = curve.points[-1]
+            parts.append(f'<circle class="dot {curve.style}" cx="{x(end_x):.1f}" cy="{y(end_y):.1f}" r="3.5"/>')
+    return _svg(parts, height, f"Learning curves: {y_label}")
+
+
+def mean_curves(curves: Sequence[Curve], y_label: str) -> str:
+    """Means over agent-steps with their bands, each named at its end; the first of `curves` are drawn last, on top.
+
+    A band much wider than the means are apart (two seeds can do that) is cut: else the lines would lie on each other.
+    """
+    curves = [curve for curve in curves if curve.points]
+    if not curves:
+        return ""
+    height = 440
+    named = [curve for curve in curves if curve.style != "other"]
+    letters = max((len(_shortened(curve.label)) for curve in named), default=0)
+    right = WIDTH - RIGHT - 40 - LABEL_WIDTH * letters
+    means = [mean for curve in curves for _, mean in curve.points]
+    room = BAND_ROOM * (max(means) - min(means)) or abs(max(means)) or 1.0
+    floor, ceiling = min(means) - room, max(means) + room
+    edges = [edge for curve in curves for pair in curve.band for edge in pair]
+    x = _Axis([0.0, *(px for curve in curves for px, _ in curve.points)], LEFT, right)
+    y = _Axis([*means, *(min(max(edge, floor), ceiling) for edge in edges)], height - BOTTOM, TOP, about=9)
+    parts = [MEAN_STYLE, *_grid(y, right), *_x_axis(x, height, "agent-steps of each trial")]
+    if edges and (min(edges) < floor or max(edges) > ceiling):
+        parts.append(_text(right, height - 4, "bands reach beyond the picture", "tick end"))
+    parts += [_band(curve, x, y) for curve in reversed(curves) if curve.band]
+    for curve in reversed(curves):
+        style = f"curve {curve.style}{' dashed' if curve.dashed else ''}"
+        path = " ".join(_path(_thinned(curve.points), x, y))
+        parts.append(f'<path class="{style}" d="{path}"><title>{escape(curve.label)}</title></path>')
+    return _svg([*parts, *_end_labels(named, x, y, height)], height, f"Mean learning curves: {y_label}")
+
+
+def _band(curve: Curve, x: _Axis, y: _Axis) -> str:
+    """The area between the lower and the upper edges, cut at the ends of the axis."""
+    rows = _thinned([(step, low, high) for (step, _), (low, high) in zip(curve.points, curve.band, strict=True)])
+    upper = [(step, min(max(high, y.low), y.high)) for step, _, high in rows]
+    lower = [(step, min(max(low, y.low), y.high)) for step, low, _ in reversed(rows)]
+    corners = " ".join(f"{x(step):.1f} {y(edge):.1f}" for step, edge in [*upper, *lower])
+    return f'<path class="band {curve.style}" d="M{corners}Z"/>'
+
+
+def _end_labels(curves: Sequence[Curve], x: _Axis, y: _Axis, height: float) -> list[str]:
+    """A dot at each curve's end, its label beside the picture, and a line from one to the other."""
+    ends = [(x(curve.points[-1][0]), y(curve.points[-1][1])) for curve in curves]
+    places = spread([end for _, end in ends], LABEL_ROW, TOP + 8, height - BOTTOM)
+    at = x(x.high) + 34
+    parts = []
+    for curve, (end_x, end_y), place in zip(curves, ends, places, strict=True):
+        far = " long" if end_x < x(x.high) - 1 else ""  # dotted, so that it does not pass for the curve
+        line = f"M{end_x:.1f} {end_y:.1f} H{at - 26:.1f} L{at - 6:.1f} {place:.1f}"
+        parts += [
+            f'<path class="leader {curve.style}{far}" d="{line}"/>',
+            f'<circle class="dot {curve.style}" cx="{end_x:.1f}" cy="{end_y:.1f}" r="4"/>',
+            _text(at, place + 5, _shortened(curve.label), "name" if curve.dashed else f"name {curve.style}"),
+        ]
+    return parts
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Places near the `wanted` ones, in their order, at least `gap` apart and from `low` to `high`; closer where that
+    many do not fit."""
+    gap = min(gap, (high - low) / max(1, len(wanted) - 1))
+    order = sorted(range(len(wanted)), key=lambda number: wanted[number])
+    down = _pushed([wanted[number] for number in order], gap, low, high)
+    up = [-place for place in _pushed([-wanted[number] for number in reversed(order)], gap, -high, -low)][::-1]
+    places = [0.0] * len(wanted)
+    for number, one, other in zip(order, down, up, strict=True):
+        places[number] = (one + other) / 2  # as far apart as in both, and neither all above nor all below
+    return places
+
+
+def _pushed(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Sorted places, each pushed on by the one before it, and back where the last would lie beyond `high`."""
+    places: list[float] = []
+    for place in wanted:
+        places.append(max(place, places[-1] + gap if places else low))
+    for number in range(len(places) - 1, -1, -1):
+        places[number] = min(places[number], high - gap * (len(places) - 1 - number))
+    return places
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
+
+
+def _thinned(points: Sequence[Any]) -> list[Any]:
+    """At most about MAX_POINTS of `points`, evenly, the last one among them."""
+    stride = math.ceil(len(points) / MAX_POINTS)
+    return list(points)[::-1][:: max(1, stride)][::-1]
+
+
+def dot_plot(intervals: Sequence[Interval], x_label: str) -> str:
+    """A dot and an interval a candidate, on one axis."""
+    height = TOP + ROW * len(intervals) + BOTTOM
+    left, right = 190, 200  # room for the labels and the notes
+    x = _Axis([v for i in intervals for v in (i.low, i.high, i.value)], left, WIDTH - right)
+    bottom = height - BOTTOM
+    parts = []
+    for tick in x.ticks:
+        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{bottom}"/>')
+        parts.append(_text(x(tick), bottom + 18, x.label(tick), "tick middle"))
+    parts.append(_text((left + WIDTH - right) / 2, height - 6, x_label, "label middle"))
+    for number, interval in enumerate(intervals):
+        y = TOP + ROW * (number + 0.5)
+        hint = escape(f"{interval.label}: {interval.note}")
+        parts += [
+            _text(left - 16, y + 5, interval.label, f"name end {interval.style}"),
+            f'<g class="{interval.style}"><title>{hint}</title>',
+            f'<line class="whisker" x1="{x(interval.low):.1f}" x2="{x(interval.high):.1f}" y1="{y}" y2="{y}"/>',
+            f'<circle class="point" cx="{x(interval.value):.1f}" cy="{y}" r="6"/></g>',
+            _text(WIDTH - right + 16, y + 5, interval.note, "tick"),
+        ]
+    return _svg(parts, height, "Evaluation of the candidates")
+
+
+def lineage(rows: Sequence[tuple[str, float]], copies: Sequence[Copy], path: Sequence[tuple[int, float, float]]) -> str:
+    """Who copied whom: a line a trial over the iterations, an arrow an exploit.
+
+    Args:
+        rows: (label, last iteration) of the trials.
+        path: (row, from iteration, to iteration) of the winner's own past, drawn thick.
+    """
+    row_height = ROW if len(rows) <= 12 else 20
+    height = TOP + row_height * len(rows) + BOTTOM
+    left = 110
+    x = _Axis([0.0, *(copy.step for copy in copies), *(end for _, end in rows)], left, WIDTH - RIGHT)
+
+    def y(row: int) -> float:
+        return TOP + row_height * (row + 0.5)
+
+    parts = [*_x_axis(x, height, "iteration")]
+    for number, (label, end) in enumerate(rows):
+        parts.append(_text(left - 16, y(number) + 5, label, "name end"))
+        parts.append(f'<line class="life" x1="{x(0)}" x2="{x(end):.1f}" y1="{y(number)}" y2="{y(number)}"/>')
+    for row, start, stop in path:
+        parts.append(f'<line class="life winner" x1="{x(start):.1f}" x2="{x(stop):.1f}" y1="{y(row)}" y2="{y(row)}"/>')
+    beside: dict[float, int] = {}  # step -> arrows drawn there, each a little to the left of the one before
+    for copy in sorted(copies, key=lambda copy: not copy.on_path):
+        style = "winner" if copy.on_path else "other"
+        down = 1 if copy.target > copy.source else -1
+        at, tip = x(copy.step) - 7 * beside.setdefault(copy.step, 0), y(copy.target) - 3 * down
+        beside[copy.step] += 1
+        parts += [
+            f'<g class="{style}"><title>{escape(copy.hint)}</title>',
+            f'<line class="copy" x1="{at:.1f}" x2="{at:.1f}" y1="{y(copy.source)}" y2="{tip - 6 * down}"/>',
+            f'<path class="tip" d="M{at:.1f} {tip} l-4.5 {-9 * down} h9 z"/>',
+            f'<circle class="tip" cx="{at:.1f}" cy="{y(copy.source)}" r="3.5"/></g>',
+        ]
+    return _svg(parts, height, "Lineage of the population")
+
+
+def _path(points: Sequence[tuple[float, float]], x: _Axis, y: _Axis) -> list[str]:
+    commands = []
+    previous = math.inf
+    for px, py in points:
+        commands.append(f"{'M' if px <= previous else 'L'}{x(px):.1f} {y(py):.1f}")
+        previous = px
+    return commands
+
+
+def scatter(points: Sequence[tuple[float, float, str, str]], x_label: str, y_label: str) -> str:
+    """A dot a trial: (value of a setting, score, class, hint). The x axis is logarithmic where values span decades."""
+    width, height, left, bottom = 340, 230, 52, 40
+    xs = [point[0] for point in points]
+    logarithmic = min(xs) > 0 and max(xs) / min(xs) >= 10
+    place = math.log10 if logarithmic else float
+    x = _Axis([place(value) for value in xs], left, width - 14, about=3, round_ends=not logarithmic)
+    y = _Axis([point[1] for point in points], height - bottom, 10, about=3)
+    parts = []
+    for tick in y.ticks:
+        parts.append(f'<line class="grid" x1="{left}" x2="{width - 14}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(_text(left - 8, y(tick) + 4, y.label(tick), "tick end"))
+    marks = _powers(x) if logarithmic else [(x(tick), x.label(tick)) for tick in x.ticks]
+    parts += [_text(at, height - bottom + 18, label, "tick middle") for at, label in marks]
+    parts.append(_text((left + width) / 2, height - 4, x_label, "label middle"))
+    for value, score, style, hint in points:
+        place_x, place_y = x(place(value)), y(score)
+        circle = f'<circle class="dot {style}" cx="{place_x:.1f}" cy="{place_y:.1f}" r="4.5">'
+        parts.append(f"{circle}<title>{escape(hint)}</title></circle>")
+    return _svg(parts, height, f"{y_label} against {x_label}", width)
+
+
+def _powers(x: _Axis) -> list[tuple[float, str]]:
+    """(place, label) of the powers of ten on an axis of logarithms, with 3 between them where there are few."""
+    exponents = range(math.floor(x.low), math.ceil(x.high) + 1)
+    factors = (1, 3) if x.high - x.low < 2.5 else (1,)
+    values = [factor * 10.0**exponent for exponent in exponents for factor in factors]
+    return [(x(math.log10(v)), format_number(v)) for v in values if x.low - 1e-9 <= math.log10(v) <= x.high + 1e-9]
+
+
+def _grid(y: _Axis, right: float = WIDTH - RIGHT) -> list[str]:
+    parts = []
+    for tick in y.ticks:
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(_text(LEFT - 10, y(tick) + 5, y.label(tick), "tick end"))
+    return parts
+
+
+def _x_axis(x: _Axis, height: float, label: str) -> list[str]:
+    parts = [_text(x(tick), height - BOTTOM + 20, format_count(tick), "tick middle") for tick in x.ticks]
+    return [*parts, _text((x(x.low) + x(x.high)) / 2, height - 4, label, "label middle")]
+
+
+def _text(x: float, y: float, words: str, style: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(words)}</text>'
+
+
+def _svg(parts: Sequence[str], height: float, label: str, width: float = WIDTH) -> str:
+    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+    return "\n".join([head, *parts, "</svg>"])

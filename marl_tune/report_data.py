@@ -1,0 +1,152 @@
+"""What the report is made of, read from the files of a run's folder; any may be missing when a run was cut off."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from marl_tune.results import LineageRecord, RunFolder, TrialRecord, read_csv, read_json
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A part of the winner's past: it trained as `trial`, with `values`, from one iteration to another."""
+
+    trial: str
+    start: int
+    stop: int
+    values: dict[str, Any]
+
+
+@dataclass
+class ReportData:
+    """A run as its files tell it."""
+
+    folder: RunFolder
+    config_text: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    trials: list[TrialRecord] = field(default_factory=list)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # trial -> (agent-steps, score) in order
+    lineage: list[LineageRecord] = field(default_factory=list)
+    metric: str = "return_mean_agent"
+    mode: str = "max"
+
+    @property
+    def candidates(self) -> list[dict[str, Any]]:
+        """The checkpoints that played again, the best first."""
+        sign = -1 if self.mode == "max" else 1
+        return sorted(self.evaluation.get("candidates", []), key=lambda candidate: sign * candidate["iqm"])
+
+    @property
+    def winner(self) -> str | None:
+        """The trial that won; None when none was selected."""
+        best = self.summary.get("best") or self.evaluation.get("winner") or {}
+        trial = best.get("trial")
+        return None if trial is None else str(trial)
+
+    @property
+    def rival(self) -> dict[str, Any] | None:
+        """The best candidate of another trial than the winner: a clone of the winner proves nothing."""
+        return next((candidate for candidate in self.candidates if candidate["trial"] != self.winner), None)
+
+    @property
+    def level(self) -> str:
+        """The intervals' level in words: `95 %`."""
+        return f"{100 * self.evaluation.get('confidence', 0.95):g} %"
+
+    def ranked(self) -> list[TrialRecord]:
+        """The trials, the winner first, then by score, those without one last."""
+        sign = -1 if self.mode == "max" else 1
+
+        def rank(trial: TrialRecord) -> tuple[bool, float]:
+            return trial.id != self.winner, math.inf if trial.score is None else sign * trial.score
+
+        return sorted(self.trials, key=rank)
+
+    def ancestry(self) -> list[Ancestor]:
+        """The winner's past, the oldest part first: whom it was copied from, and whom those were copied from."""
+        by_id = {trial.id: trial for trial in self.trials}
+        if self.winner not in by_id:
+            return []
+        parts: list[Ancestor] = []
+        trial, stop, seen = str(self.winner), by_id[str(self.winner)].iterations, len(self.lineage)
+        while True:
+            before = [n for n in range(seen) if self.lineage[n].to == trial]
+            start = self.lineage[before[-1]].step if before else 0
+            parts.append(Ancestor(trial, start, stop, self._values(trial, seen)))
+            if not before:
+                return parts[::-1]
+            seen, stop = before[-1], start
+            trial = self.lineage[seen].source
+
+    def _values(self, trial: str, seen: int) -> dict[str, Any]:
+        """The searched values that `trial` had after the first `seen` exploits."""
+        own = next((record.overrides for record in self.trials if record.id == trial), {})
+        earlier = [record for record in self.lineage[:seen] if record.to == trial]
+        if earlier:
+            return {**own, **earlier[-1].new}
+        later = [record for record in self.lineage[seen:] if record.to == trial]
+        return {**own, **later[0].old} if later else dict(own)
+
+
+def load(folder: RunFolder) -> ReportData:
+    """Reads what there is of a run."""
+    data = ReportData(folder)
+    if folder.config.exists():
+        data.config_text = folder.config.read_text(encoding="utf-8")
+        data.config = yaml.safe_load(data.config_text) or {}
+    data.manifest = read_json(folder.manifest) or {}
+    data.summary = read_json(folder.summary) or {}
+    data.evaluation = read_json(folder.evaluation) or {}
+    search = data.config.get("search", {})
+    data.metric = data.summary.get("metric") or search.get("metric") or data.metric
+    data.mode = data.summary.get("mode") or search.get("mode") or data.mode
+    data.lineage = folder.read_lineage()
+    rows = read_csv(folder.progress)
+    data.curves = _curves(rows, data.metric)
+    data.trials = folder.read_trials() or _trials_so_far(rows, data.metric)
+    return data
+
+
+def _curves(rows: Sequence[dict[str, str]], metric: str) -> dict[str, list[tuple[float, float]]]:
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        score, steps = _number(row.get(metric)), _number(row.get("agent_steps"))
+        points = curves.setdefault(row["trial"], [])
+        if score is not None and steps is not None:
+            points.append((steps, score))
+    return curves
+
+
+def _trials_so_far(rows: Sequence[dict[str, str]], metric: str) -> list[TrialRecord]:
+    """The trials of a run that was cut off before it wrote trials.csv: what their last results say."""
+    newest = {row["trial"]: row for row in rows}
+    return [
+        TrialRecord(
+            id=trial,
+            status="unfinished",
+            overrides={},
+            score=_number(row.get(metric)),
+            iterations=int(_number(row.get("iteration")) or 0),
+            seconds=_number(row.get("time_total_s")) or 0.0,
+            env_steps=int(_number(row.get("env_steps")) or 0),
+            agent_steps=int(_number(row.get("agent_steps")) or 0),
+        )
+        for trial, row in newest.items()
+    ]
+
+
+def _number(cell: str | None) -> float | None:
+    """A cell's number; None when it is empty or not finite."""
+    try:
+        value = float(cell or "nan")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,76 @@
+"""What a trial takes of the machines, and what there is."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from marl_tune.errors import ConfigError
+from marl_tune.schema import ClusterConfig
+
+
+@dataclass(frozen=True)
+class Resources:
+    """An amount of CPUs and GPUs."""
+
+    cpus: float
+    gpus: float
+
+
+def trial_resources(cluster: ClusterConfig) -> Resources:
+    """What one trial takes: its own process (1 CPU, and the learner's GPUs when it has no learner processes), and its
+    env runners and learners."""
+    runners, learners = cluster.num_env_runners, cluster.num_learners
+    return Resources(
+        cpus=1 + runners * cluster.num_cpus_per_env_runner + learners * cluster.num_cpus_per_learner,
+        gpus=runners * cluster.num_gpus_per_env_runner + max(learners, 1) * cluster.num_gpus_per_learner,
+    )
+
+
+def machine_resources() -> Resources:
+    """What this machine has, asked of the operating system, so that neither torch nor Ray need to be there."""
+    return Resources(cpus=os.cpu_count() or 1, gpus=_count_gpus())
+
+
+def check_cluster(cluster: ClusterConfig, there: Resources, where: str) -> None:
+    """Refuse a sweep that wants more than is `there`, or a trial that no share of it can hold.
+
+    `where` names the place in the message: "this machine", or the address of a cluster.
+    """
+    if cluster.num_cpus is not None and cluster.num_cpus > there.cpus:
+        raise ConfigError(
+            f"cluster.num_cpus must be at most the {there.cpus:g} CPUs of {where}, got {cluster.num_cpus}"
+        )
+    if cluster.num_gpus is not None and cluster.num_gpus > there.gpus:
+        raise ConfigError(
+            f"cluster.num_gpus must be at most the {there.gpus:g} GPUs of {where}, got {cluster.num_gpus:g}"
+        )
+    need = trial_resources(cluster)
+    cpus = there.cpus if cluster.num_cpus is None else cluster.num_cpus
+    gpus = there.gpus if cluster.num_gpus is None else cluster.num_gpus
+    if need.cpus > cpus:
+        raise ConfigError(
+            f"cluster.num_env_runners and cluster.num_learners must fit one trial into {cpus:g} CPUs, got "
+            f"{cluster.num_env_runners} and {cluster.num_learners}, which take {need.cpus:g} with the trial's process"
+        )
+    if need.gpus > gpus:
+        raise ConfigError(
+            f"cluster.num_gpus_per_learner and cluster.num_gpus_per_env_runner must fit one trial into {gpus:g} GPUs, "
+            f"got {cluster.num_gpus_per_learner:g} and {cluster.num_gpus_per_env_runner:g}, which take {need.gpus:g}"
+        )
+
+
+def _count_gpus() -> int:
+    """NVIDIA GPUs that CUDA shows to a process started here."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    driver = Path("/proc/driver/nvidia/gpus")
+    if driver.is_dir():
+        return len(list(driver.iterdir()))
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return 0
+    listing = subprocess.run([command, "-L"], capture_output=True, text=True, timeout=20, check=False)
+    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())

@@ -1,0 +1,169 @@
+"""Which policy of the sweep is best: the most promising checkpoints play again, greedily, on the same unseen seeds."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+import envs
+from marl_tune import checkpoint, convert
+from marl_tune.build import build_world
+from marl_tune.evaluation import Evaluation, evaluate_checkpoint, play
+from marl_tune.results import RunFolder, write_json, write_text
+from marl_tune.schema import SelectionConfig, SweepConfig
+from marl_tune.statistics import bootstrap_ci, iqm, separation
+
+
+@dataclass
+class Candidate:
+    """A checkpoint that may be the best of the sweep."""
+
+    trial: str
+    folder: Path
+    iteration: int
+    score: float  # search.metric when it was saved: why it is a candidate
+
+
+@dataclass
+class Played:
+    """A candidate and how it played."""
+
+    candidate: Candidate
+    evaluation: Evaluation
+    scores: np.ndarray  # (episodes,) what it is ranked by
+
+
+def candidates(trials: Sequence[Any], metric: str, mode: str, top_k: int) -> list[Candidate]:
+    """The `top_k` checkpoints of the whole sweep with the best training scores; ties go to the later one.
+
+    Args:
+        trials: Tune's trials.
+    """
+    sign = 1.0 if mode == "max" else -1.0
+    found: dict[tuple[str, int], Candidate] = {}
+    for trial in trials:
+        for saved in trial.run_metadata.checkpoint_manager.best_checkpoint_results:
+            score = float(saved.metrics.get(metric, math.nan))
+            if Path(saved.checkpoint.path).is_dir():
+                one = Candidate(trial.trial_id, Path(saved.checkpoint.path), saved.metrics["training_iteration"], score)
+                found[one.trial, one.iteration] = one
+    # A checkpoint from before the first finished episode has no score; it comes last.
+    ranked = sorted(
+        found.values(), key=lambda c: (-sign * c.score if math.isfinite(c.score) else math.inf, -c.iteration)
+    )
+    return ranked[:top_k]
+
+
+def select(sweep: SweepConfig, trials: Sequence[Any], run: RunFolder) -> dict[str, Any] | None:
+    """Plays the candidates, writes best/, and returns the summary's `best`; None when there is no checkpoint at all."""
+    rules = sweep.selection
+    chosen = candidates(trials, sweep.search.metric, sweep.search.mode, rules.top_k)
+    if not chosen:
+        return None
+    seeds = list(range(rules.seed, rules.seed + rules.episodes))
+    played = []
+    for candidate in chosen:
+        evaluation = evaluate_checkpoint(candidate.folder, seeds, rules.explore)
+        played.append(Played(candidate, evaluation, evaluation.scores(sweep.search.metric)))
+    played = ranked(played, rules, 1.0 if sweep.search.mode == "max" else -1.0)
+    winner = played[0].candidate
+    _write_best(sweep, played, run)
+    overrides = next(dict(t.config) for t in trials if t.trial_id == winner.trial)
+    return {
+        "trial": winner.trial,
+        "overrides": overrides,
+        "checkpoint": run.relative(run.best_checkpoint),
+        "evaluation": describe(played[0].evaluation, sweep.search.metric, rules),
+    }
+
+
+def ranked(played: Sequence[Played], rules: SelectionConfig, sign: float) -> list[Played]:
+    """Best first, by interquartile mean; of those whose difference to the best may be chance, the highest mean wins.
+
+    The interquartile mean does not feel one episode in a hundred that fails, the mean does.
+
+    Args:
+        sign: 1 if more is better, -1 if less is.
+    """
+    order = sorted(played, key=lambda p: -sign * float(iqm(p.scores)))
+
+    def tied(other: Played) -> bool:
+        return not separation(
+            order[0].scores, other.scores, True, rules.confidence, rules.bootstrap, rules.seed
+        ).separated
+
+    winner = max((p for p in order if tied(p)), key=lambda p: sign * float(p.scores.mean()))
+    return [winner, *(p for p in order if p is not winner)]
+
+
+def describe(evaluation: Evaluation, metric: str, rules: SelectionConfig) -> dict[str, Any]:
+    """An evaluation in numbers: the score's IQM and interval; both returns and the world's metrics as means."""
+    scores = evaluation.scores(metric)
+    low, high = bootstrap_ci(scores, rules.confidence, rules.bootstrap, rules.seed)
+    return {
+        "episodes": len(scores),
+        "return_mean_agent": float(evaluation.mean_agent.mean()),
+        "return_sum_team": float(evaluation.sum_team.mean()),
+        "iqm": float(iqm(scores)),
+        "ci95": [low, high],
+        "episode_len_mean": float(evaluation.lengths.mean()),
+        **{name: float(np.mean(values)) for name, values in sorted(evaluation.metrics.items())},
+    }
+
+
+def _write_best(sweep: SweepConfig, ranked: Sequence[Played], run: RunFolder) -> None:
+    winner, metric = ranked[0], sweep.search.metric
+    shutil.rmtree(run.best, ignore_errors=True)
+    shutil.copytree(winner.candidate.folder, run.best_checkpoint)
+    trained = checkpoint.load_sweep(run.best_checkpoint)
+    write_text(run.best_config, yaml.safe_dump(convert.to_dict(trained), sort_keys=False))
+    rows = [
+        {
+            "trial": played.candidate.trial,
+            "checkpoint": run.relative(played.candidate.folder),
+            "iteration": played.candidate.iteration,
+            "training_score": played.candidate.score,
+            **describe(played.evaluation, metric, sweep.selection),
+        }
+        for played in ranked
+    ]
+    record = {
+        "metric": metric,
+        "mode": sweep.search.mode,
+        "confidence": sweep.selection.confidence,
+        "explore": sweep.selection.explore,
+        "seeds": winner.evaluation.seeds,
+        "winner": rows[0],
+        "candidates": rows,
+        **_separation(ranked, sweep.selection),
+        "baseline": _baseline(trained, sweep, winner.evaluation.seeds),
+    }
+    write_json(run.evaluation, record)
+
+
+def _separation(ranked: Sequence[Played], rules: SelectionConfig) -> dict[str, Any]:
+    """Whether the winner is told from the best policy of another trial; another checkpoint of its own is no rival."""
+    winner = ranked[0]
+    rival = next((p for p in ranked[1:] if p.candidate.trial != winner.candidate.trial), None)
+    if rival is None:
+        return {"separated": False, "difference_to_next": None}
+    apart = separation(winner.scores, rival.scores, True, rules.confidence, rules.bootstrap, rules.seed)
+    difference = {"trial": rival.candidate.trial, "difference": apart.difference, "ci95": list(apart.ci)}
+    return {"separated": apart.separated, "difference_to_next": difference}
+
+
+def _baseline(trained: SweepConfig, sweep: SweepConfig, seeds: Sequence[int]) -> dict[str, Any] | None:
+    """How the world's scripted policy does on the same seeds, where it has one."""
+    if trained.env.name not in envs.BASELINES:
+        return None
+    name = envs.BASELINES[trained.env.name].rsplit(":", 1)[-1]
+    world = build_world(trained, len(seeds))
+    evaluation = play(world, envs.baseline_class(trained.env.name)(world), seeds)
+    return {"name": name, **describe(evaluation, sweep.search.metric, sweep.selection)}

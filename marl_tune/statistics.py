@@ -1,0 +1,117 @@
+"""Statistics of a few noisy returns: the interquartile mean, its bootstrap interval, and whether two policies differ.
+
+Follows Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (https://arxiv.org/abs/2108.13264).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_CHUNK = 4_000_000  # resampled values held at once: 32 MB
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How far two policies' scores lie apart, measured in what chance would do."""
+
+    difference: float  # IQM of the first minus IQM of the second, in the unit of the samples
+    ci: tuple[float, float]  # bootstrap interval of that difference
+    normalised: float  # difference / its bootstrap standard error; infinite when it does not vary and is not 0
+    separated: bool  # the interval leaves out 0
+
+
+def iqm(samples: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
+    """Interquartile mean: the mean of what is left when the lowest and the highest quarter are dropped.
+
+    Args:
+        samples: (..., n, ...) finite numbers; of n values along `axis`, floor(n / 4) are dropped on either side.
+
+    Returns:
+        `samples` without `axis`.
+
+    Raises:
+        ValueError: no samples, or one that is not finite.
+    """
+    values = np.sort(np.moveaxis(_checked(samples), axis, -1), axis=-1)
+    n = values.shape[-1]
+    cut = n // 4
+    return values[..., cut : n - cut].mean(axis=-1)
+
+
+def bootstrap_ci(
+    samples: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the interquartile mean (Efron 1979).
+
+    Args:
+        samples: (n,) finite numbers, such as the returns of n episodes.
+        confidence: share of such intervals that would hold the true value, (0, 1).
+        resamples: samples of size n drawn with replacement, at least 1.
+        seed: of the resampling; the same seed gives the same interval.
+
+    Raises:
+        ValueError: no samples, one that is not finite, or `confidence` outside (0, 1).
+    """
+    values = _checked(samples)
+    return _interval(_resampled(values, resamples, np.random.default_rng(seed)), confidence)
+
+
+def separation(
+    first: ArrayLike,
+    second: ArrayLike,
+    paired: bool = False,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Separation:
+    """Whether the interquartile means of two samples differ by more than chance: bootstrap of their difference.
+
+    Args:
+        first: (n,) finite numbers.
+        second: (m,) finite numbers.
+        paired: entry i of both was measured on the same seed (so n = m); resampling keeps the pairs together, which
+            takes out the part of the noise that both share.
+        confidence, resamples, seed: as in `bootstrap_ci`.
+
+    Raises:
+        ValueError: as `bootstrap_ci`, or pairs of different numbers.
+    """
+    a, b = _checked(first), _checked(second)
+    if paired and a.size != b.size:
+        raise ValueError(f"paired samples must be equally many, got {a.size} and {b.size}")
+    first_rng = np.random.default_rng(seed)
+    second_rng = np.random.default_rng(seed) if paired else first_rng.spawn(1)[0]  # the same draws keep the pairs
+    differences = _resampled(a, resamples, first_rng) - _resampled(b, resamples, second_rng)
+    difference = float(iqm(a) - iqm(b))
+    low, high = _interval(differences, confidence)
+    error = float(differences.std())
+    normalised = difference / error if error > 0 else float(np.sign(difference)) * np.inf if difference else 0.0
+    return Separation(difference, (low, high), normalised, low > 0 or high < 0)
+
+
+def _checked(samples: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(samples, dtype=np.float64)
+    if values.size == 0:
+        raise ValueError("samples must hold at least one number")
+    if not np.isfinite(values).all():
+        raise ValueError(f"samples must be finite, got {values[~np.isfinite(values)][0]}")
+    return values
+
+
+def _resampled(values: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(resamples,): interquartile means of samples drawn from `values` with replacement, in pieces that fit memory."""
+    n = values.size
+    rows = max(1, _CHUNK // n)
+    sizes = [min(rows, resamples - start) for start in range(0, resamples, rows)]
+    return np.concatenate([iqm(values[rng.integers(n, size=(size, n))]) for size in sizes])
+
+
+def _interval(scores: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be above 0 and below 1, got {confidence}")
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(scores, [tail, 1 - tail])
+    return float(low), float(high)

@@ -1,0 +1,55 @@
+"""When trials end: `stop` as a Tune stopper."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from ray.tune import Stopper
+
+from marl_tune.schema import PlateauConfig, StopConfig
+
+
+class SweepStopper(Stopper):
+    """Stops a trial at the first of its limits, and the whole sweep at the end of its time.
+
+    Args:
+        stop: the limits.
+        metric: the result that `target` and `plateau` speak of.
+        mode: max or min.
+    """
+
+    def __init__(self, stop: StopConfig, metric: str, mode: str):
+        self.stop, self.metric = stop, metric
+        self._sign = 1.0 if mode == "max" else -1.0
+        self._began = time.monotonic()
+        self._best: dict[str, tuple[float, int]] = {}  # trial -> (best score so far, iteration at which it was reached)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether this result was the trial's last."""
+        stop, iteration = self.stop, result["training_iteration"]
+        if stop.iterations is not None and iteration >= stop.iterations:
+            return True
+        if stop.agent_steps is not None and result["agent_steps"] >= stop.agent_steps:
+            return True
+        score = self._sign * float(result[self.metric])
+        if math.isnan(score):  # no episode has ended yet
+            return False
+        if stop.target is not None and score >= self._sign * stop.target:
+            return True
+        return stop.plateau is not None and self._on_plateau(stop.plateau, trial_id, score, iteration)
+
+    def _on_plateau(self, plateau: PlateauConfig, trial_id: str, score: float, iteration: int) -> bool:
+        best, reached = self._best.get(trial_id, (-math.inf, iteration))
+        if score > best + plateau.min_delta:
+            self._best[trial_id] = (score, iteration)
+            return False
+        if iteration < reached:  # a PBT clone of a younger trial counts from where it is now
+            self._best[trial_id] = (best, iteration)
+            return False
+        return iteration > plateau.grace and iteration - reached >= plateau.patience
+
+    def stop_all(self) -> bool:
+        """Whether the sweep's time is over."""
+        return self.stop.wall_time_s is not None and time.monotonic() - self._began >= self.stop.wall_time_s

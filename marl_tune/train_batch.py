@@ -1,0 +1,213 @@
+"""From episode pieces to the train batch of each module, in one connector: values, GAE, intrinsic rewards, sequences.
+
+RLlib's default learner pipeline walks through Python lists timestep by timestep, keeps a bootstrap row per piece in
+the minibatches, and takes the recurrent state of every step. This one concatenates arrays, computes GAE over all
+pieces at once, and needs states at sequence starts only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
+from ray.rllib.evaluation.postprocessing import Postprocessing
+
+from marl_tune.policy import Arrays, tree_map
+from marl_tune.rollout import SEQUENCE_STATES
+from modules.curiosity import IntrinsicRewardAPI
+
+Batch = dict[str, Any]
+INTRINSIC_REWARD_MEAN = "intrinsic_reward_mean"  # logged: of an agent's step, weighted as it was learned from
+
+
+def generalized_advantages(
+    rewards: torch.Tensor,
+    values: torch.Tensor,
+    next_values: torch.Tensor,
+    lengths: torch.Tensor,
+    gamma: float,
+    lambda_: float,
+) -> torch.Tensor:
+    """GAE (Schulman et al. 2016, https://arxiv.org/abs/1506.02438, eq. 16) over many pieces at once.
+
+    Args:
+        rewards, values: (rows,) of all pieces, one piece after the other.
+        next_values: (rows,) V(s_{t+1}); 0 after a terminal step, the bootstrap value after the last step of a piece
+            that was cut.
+        lengths: (pieces,) steps of each piece; they sum to rows.
+
+    Returns:
+        (rows,) advantages.
+    """
+    deltas = rewards + gamma * next_values - values
+    longest, pieces = int(lengths.max()), len(lengths)
+    # Right-aligned in a (longest, pieces) table: the recursion starts at the last step of every piece at once.
+    ends = torch.cumsum(lengths, 0)
+    piece = torch.repeat_interleave(torch.arange(pieces, device=lengths.device), lengths)
+    row = longest - (ends[piece] - torch.arange(len(rewards), device=lengths.device))
+    table = torch.zeros(longest, pieces, dtype=deltas.dtype, device=deltas.device)
+    table[row, piece] = deltas
+    running = torch.zeros_like(table[0])
+    for t in range(longest - 1, -1, -1):
+        running = table[t] + gamma * lambda_ * running  # A_t = delta_t + gamma lambda A_{t+1}
+        table[t] = running
+    return table[row, piece]
+
+
+class EpisodesToTrainBatch(ConnectorV2):
+    """The whole learner pipeline for on-policy actor-critic learning.
+
+    Args:
+        gamma: discount in [0, 1].
+        lambda_: GAE's lambda in [0, 1].
+        use_critic: without it every value counts as 0: advantages are discounted sums of rewards within the piece.
+        device: where the batch goes.
+
+    The resulting batch of a module holds rows (R, ...) for a stateless one, or zero-padded sequences (S, max_seq_len,
+    ...) with `loss_mask` and `state_in` (S, ...) for a stateful one.
+    """
+
+    def __init__(self, *, gamma: float, lambda_: float, use_critic: bool = True, device: Any = "cpu"):
+        super().__init__()
+        self.gamma, self.lambda_, self.use_critic, self.device = gamma, lambda_, use_critic, device
+
+    def __call__(self, *, rl_module: Any, episodes: list[Any], batch: Batch, metrics: Any = None, **_: Any) -> Batch:
+        """Returns module id -> columns of tensors."""
+        pieces: dict[str, list[SingleAgentEpisode]] = {}
+        for piece in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
+            if len(piece):
+                pieces.setdefault(piece.module_id, []).append(piece)
+        # A fixed order, so that learners and repeated runs sum in the same order.
+        return {m: self._module_batch(rl_module[m].unwrapped(), m, pieces[m], metrics) for m in sorted(pieces)}
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def _module_batch(self, module: Any, module_id: str, pieces: list[SingleAgentEpisode], metrics: Any) -> Batch:
+        lengths = np.array([len(piece) for piece in pieces])
+        columns = {
+            Columns.ACTIONS: self._tensor(np.concatenate([_data(piece.actions) for piece in pieces])),
+            Columns.REWARDS: self._tensor(np.concatenate([_data(piece.rewards) for piece in pieces])).float(),
+        }
+        for name in (Columns.ACTION_LOGP, Columns.ACTION_DIST_INPUTS):
+            data = [_data(piece.extra_model_outputs[name]) for piece in pieces]
+            columns[name] = self._tensor(np.concatenate(data))
+        seen = tree_map(lambda *a: self._tensor(np.concatenate(a)), *(_data(piece.observations) for piece in pieces))
+        layout = _Layout(lengths, self.device)
+        columns[Columns.OBS] = tree_map(lambda a: a[layout.steps], seen)
+        if isinstance(module, IntrinsicRewardAPI):
+            columns[Columns.NEXT_OBS] = tree_map(lambda a: a[layout.steps + 1], seen)
+            self._add_intrinsic_rewards(module, module_id, columns, metrics)
+        sequences = (
+            _Sequences(pieces, module.model_config["max_seq_len"], self.device) if module.is_stateful() else None
+        )
+        values = self._values(module, seen, sequences) if self.use_critic else torch.zeros(layout.seen).to(self.device)
+        terminated = np.array([piece.is_terminated for piece in pieces])
+        self._add_advantages(columns, values, layout, torch.from_numpy(terminated).to(self.device))
+        return columns if sequences is None else sequences.split(columns, lengths)
+
+    @staticmethod
+    def _add_intrinsic_rewards(module: Any, module_id: str, columns: Batch, metrics: Any) -> None:
+        raw = module.intrinsic_rewards(columns[Columns.OBS], columns[Columns.ACTIONS], columns[Columns.NEXT_OBS])
+        bonus = module.intrinsic_weight * module.update_and_normalise(raw)
+        columns[Columns.REWARDS] = columns[Columns.REWARDS] + bonus
+        if metrics is not None:
+            metrics.log_value((module_id, INTRINSIC_REWARD_MEAN), bonus.mean().item(), window=1)
+
+    @torch.no_grad()
+    def _values(self, module: Any, seen: Arrays, sequences: _Sequences | None) -> torch.Tensor:
+        """(rows + pieces,) V of every observation, the last one of each piece included."""
+        if sequences is None:
+            return module.compute_values({Columns.OBS: seen})
+        batch = {Columns.OBS: tree_map(sequences.pad_seen, seen), Columns.STATE_IN: sequences.states_seen}
+        return module.compute_values(batch)[sequences.mask_seen]
+
+    def _add_advantages(self, columns: Batch, values: torch.Tensor, layout: _Layout, terminated: torch.Tensor) -> None:
+        here, after = values[layout.steps], values[layout.steps + 1].clone()
+        after[layout.last] *= ~terminated
+        advantages = generalized_advantages(
+            columns[Columns.REWARDS], here, after, layout.lengths, self.gamma, self.lambda_
+        )
+        columns[Postprocessing.VALUE_TARGETS] = advantages + here
+        # As RLlib does, and Andrychowicz et al. 2021 (https://arxiv.org/abs/2006.05990) discuss: standardised over
+        # the batch of the module.
+        spread = advantages.std(unbiased=False).clamp_min(1e-4)
+        columns[Postprocessing.ADVANTAGES] = (advantages - advantages.mean()) / spread
+
+
+class _Layout:
+    """Where the steps of each piece stand among its observations, of which there is one more than steps."""
+
+    def __init__(self, lengths: np.ndarray, device: Any):
+        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        piece = np.repeat(np.arange(len(lengths)), lengths)
+        self.seen = int(lengths.sum()) + len(lengths)  # observations
+        self.lengths = torch.from_numpy(lengths).to(device)
+        self.steps = torch.from_numpy(np.arange(lengths.sum()) + piece).to(device)  # (rows,) into the observations
+        self.last = torch.from_numpy(starts + lengths - 1).to(device)  # (pieces,) into the rows
+
+
+class _Sequences:
+    """Cuts pieces into zero-padded sequences of at most `max_seq_len` steps, each with the state at its start.
+
+    The `_seen` members are of the pieces with their last observation, whose value is the bootstrap.
+    """
+
+    def __init__(self, pieces: list[SingleAgentEpisode], max_seq_len: int, device: Any):
+        self.length, self.device = max_seq_len, device
+        lengths = np.array([len(piece) for piece in pieces])
+        self.mask_seen, self._rows_seen = self._table(lengths + 1)
+        states = [_states_at_starts(piece, max_seq_len) for piece in pieces]
+        self.states_seen = {
+            name: torch.from_numpy(np.concatenate([s[name] for s in states])).to(device) for name in states[0]
+        }
+        # A piece of k x max_seq_len steps has a sequence of its last observation only: no row to train on.
+        sequences = np.ceil(lengths / max_seq_len).astype(int)
+        kept = [
+            np.arange(total) < n
+            for n, total in zip(sequences, [len(next(iter(s.values()))) for s in states], strict=True)
+        ]
+        self._kept = torch.from_numpy(np.concatenate(kept)).to(device)
+
+    def _table(self, lengths: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """mask (S, L) of real steps, and for each its place in the flat rows."""
+        counts = np.ceil(lengths / self.length).astype(int)
+        seq_lens = np.concatenate(
+            [np.minimum(self.length, n - self.length * np.arange(c)) for n, c in zip(lengths, counts, strict=True)]
+        )
+        mask = np.arange(self.length)[None] < seq_lens[:, None]
+        return torch.from_numpy(mask).to(self.device), torch.from_numpy(np.flatnonzero(mask)).to(self.device)
+
+    def _pad(self, rows: torch.Tensor, mask: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        out = rows.new_zeros((mask.numel(), *rows.shape[1:]))
+        out[places] = rows
+        return out.reshape(*mask.shape, *rows.shape[1:])
+
+    def pad_seen(self, rows: torch.Tensor) -> torch.Tensor:
+        """(rows + pieces, ...) -> (S', L, ...)"""
+        return self._pad(rows, self.mask_seen, self._rows_seen)
+
+    def split(self, columns: Batch, lengths: np.ndarray) -> Batch:
+        """Columns of rows (R, ...) -> columns of sequences (S, L, ...) with mask and states."""
+        mask, places = self._table(lengths)
+        out = {name: tree_map(lambda a: self._pad(a, mask, places), value) for name, value in columns.items()}
+        out[Columns.LOSS_MASK] = mask
+        out[Columns.STATE_IN] = {name: value[self._kept] for name, value in self.states_seen.items()}
+        return out
+
+
+def _data(buffer: InfiniteLookbackBuffer) -> Arrays:
+    """The buffer's arrays without the steps that it only looks back at."""
+    return tree_map(lambda a: a[buffer.lookback :], buffer.data)
+
+
+def _states_at_starts(piece: SingleAgentEpisode, max_seq_len: int) -> dict[str, np.ndarray]:
+    """name -> (sequences of the piece with its last observation, ...)."""
+    if SEQUENCE_STATES in piece.custom_data:
+        return piece.custom_data[SEQUENCE_STATES]
+    raise ValueError("a stateful module learns from the batched rollouts only: set cluster.rollout=batched")

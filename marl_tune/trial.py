@@ -1,0 +1,192 @@
+"""One trial: a Tune Trainable around one RLlib Algorithm, which changes settings without a new process."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from ray.rllib.utils.metrics import (
+    ALL_MODULES,
+    ENV_RUNNER_RESULTS,
+    EPISODE_LEN_MEAN,
+    EPISODE_RETURN_MEAN,
+    LEARNER_RESULTS,
+)
+
+from marl_tune import checkpoint, convert, overrides
+from marl_tune.build import algorithm_config
+from marl_tune.env_runner import RETURN_MEAN_AGENT, RETURN_SUM_TEAM
+from marl_tune.evaluation import evaluate_modules
+from marl_tune.schema import SweepConfig
+from marl_tune.train_batch import INTRINSIC_REWARD_MEAN
+
+
+class Trial(tune.Trainable):
+    """Trains one sample of the search space.
+
+    Its Tune config is a flat dict of dotted overrides on the sweep, `{"algorithm.lr": 3e-4}`; the sweep itself comes
+    as a parameter.
+
+    RLlib's own Trainable cannot be reset, so that Tune starts a process at every exploit and every resumed pause.
+    Here `reset_config` only notes the new overrides; the next call decides: a checkpoint that is loaded into the same
+    structure keeps the living Algorithm and changes its settings in place, anything else builds a new Algorithm in
+    this process.
+    """
+
+    def setup(self, config: dict[str, Any], sweep: dict[str, Any]) -> None:
+        """Tune's entry: `sweep` is the SweepConfig as a plain dict."""
+        self._base = sweep
+        self._algorithm: Any = None  # Algorithm
+        self._sweep: Any = None  # what the living algorithm was built from, or changed to
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Notes new overrides; they take effect before the next step, or with the next loaded checkpoint."""
+        self._wanted = self._resolve(new_config)
+        self._fresh = True
+        self._env_steps = self._agent_steps = 0
+        return True
+
+    def _resolve(self, trial_overrides: dict[str, Any]) -> SweepConfig:
+        base = convert.from_dict(self._base)
+        if "seed" not in trial_overrides:  # a trial differs from its siblings by its seed, unless the seed is searched
+            trial_overrides = {**trial_overrides, "seed": base.seed + trial_number(self.trial_id)}
+        return overrides.apply(base, trial_overrides)
+
+    # -- the algorithm -----------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        """A new Algorithm from the wanted settings, in this process."""
+        self._stop_algorithm()
+        torch.set_num_threads(self._wanted.cluster.torch_threads)
+        self._algorithm = algorithm_config(self._wanted).build_algo()
+        self._sweep, self._fresh = self._wanted, False
+
+    def _change(self) -> None:
+        """Makes the living Algorithm one with the wanted settings, which differ in live keys only."""
+        new = algorithm_config(self._wanted)
+        new.freeze()
+        new_world = self._wanted.env != self._sweep.env
+        self._algorithm.config = new
+        self._algorithm.learner_group.foreach_learner(lambda learner: learner.apply_settings(new))
+        self._algorithm.env_runner_group.foreach_env_runner(lambda runner: runner.apply_settings(new, new_world))
+        self._sweep, self._fresh = self._wanted, False
+
+    def _stop_algorithm(self) -> None:
+        if self._algorithm is not None:
+            self._algorithm.stop()
+            self._algorithm = None
+
+    def cleanup(self) -> None:
+        """Releases the algorithm's actors, if it has any."""
+        self._stop_algorithm()
+
+    # -- Tune's calls ------------------------------------------------------------------------------------------------
+
+    def step(self) -> dict[str, Any]:
+        """One iteration: one train batch sampled and learned from."""
+        if self._fresh:
+            self._build()
+        result = self._algorithm.train()
+        sampled = result[ENV_RUNNER_RESULTS]
+        env_steps = int(sampled["num_env_steps_sampled"])
+        agent_steps = int(sum(sampled["num_agent_steps_sampled"].values()))
+        self._env_steps += env_steps
+        self._agent_steps += agent_steps
+        learners = {m: _scalars(v) for m, v in result[LEARNER_RESULTS].items() if m != ALL_MODULES}
+        return {
+            "env_steps": self._env_steps,
+            "agent_steps": self._agent_steps,
+            **self._evaluate(),
+            "steps_per_s": agent_steps / result["time_this_iter_s"],
+            **_returns(sampled),
+            "env_runners": _episodes(sampled, learners),
+            "learners": learners,
+            "seconds": {
+                "sampling": _timer(result, "env_runner_sampling_timer"),
+                "learning": _timer(result, "learner_update_timer"),
+            },
+        }
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Held-out episodes, every `evaluation.interval` iterations."""
+        rules = self._sweep.evaluation
+        if rules.interval == 0 or (self.iteration + 1) % rules.interval != 0:
+            return {}
+        modules = dict(self._algorithm.env_runner_group.local_env_runner.module.items())
+        seeds = range(rules.seed, rules.seed + rules.episodes)
+        played = evaluate_modules(self._sweep, modules, seeds, rules.explore)
+        means = {RETURN_MEAN_AGENT: played.mean_agent, RETURN_SUM_TEAM: played.sum_team, **played.metrics}
+        return {"evaluation": {name: float(values.mean()) for name, values in means.items()}}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Writes weights, optimizer moments and counters; see `marl_tune.checkpoint`."""
+        if self._fresh:
+            self._build()
+        counters = {"trial": self.trial_id, "env_steps": self._env_steps, "agent_steps": self._agent_steps}
+        checkpoint.save(Path(checkpoint_dir), self._sweep, self._algorithm, counters)
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        """Takes over weights, moments and counters; every setting stays this trial's own."""
+        if self._fresh:
+            if self._sweep is not None and only_live_changes(self._sweep, self._wanted):
+                self._change()
+            else:
+                self._build()
+        counters = checkpoint.load(Path(checkpoint_dir), self._algorithm, self.trial_id)
+        self._env_steps, self._agent_steps = counters["env_steps"], counters["agent_steps"]
+
+
+def only_live_changes(old: SweepConfig, new: SweepConfig) -> bool:
+    """Whether a living algorithm of `old` can become one of `new`: all that differs is live, or the seed."""
+    sections = ("env", "module", "sharing", "algorithm", "cluster")
+    before, after = ({s: dataclasses.asdict(getattr(sweep, s)) for s in sections} for sweep in (old, new))
+    return all(
+        before[s].keys() == after[s].keys()
+        and all(value == after[s][k] or overrides.is_live(old, f"{s}.{k}") for k, value in before[s].items())
+        for s in sections
+    )
+
+
+def trial_number(trial_id: str) -> int:
+    """The number that Tune gives a trial in the order of its creation: `a1b2c_00003` -> 3."""
+    tail = trial_id.rsplit("_", 1)[-1]
+    return int(tail) if tail.isdigit() else 0
+
+
+def _returns(sampled: dict[str, Any]) -> dict[str, float]:
+    """Both returns. Tune refuses a result without the metric; NaN says that no episode has ended yet."""
+    team = float(sampled.get(EPISODE_RETURN_MEAN, math.nan))
+    agents = len(sampled["num_agent_steps_sampled"])
+    return {RETURN_MEAN_AGENT: team / agents, RETURN_SUM_TEAM: team}
+
+
+def _episodes(sampled: dict[str, Any], learners: dict[str, dict[str, float]]) -> dict[str, float]:
+    """RLlib's numbers of the episodes, and the intrinsic return of an agent where there is one."""
+    episodes = _scalars(sampled)
+    rewards = [numbers[INTRINSIC_REWARD_MEAN] for numbers in learners.values() if INTRINSIC_REWARD_MEAN in numbers]
+    if rewards and EPISODE_LEN_MEAN in episodes:
+        # The reward of a step is known only where it is learned from: its mean, over an episode's length.
+        episodes["intrinsic_return_mean"] = sum(rewards) / len(rewards) * episodes[EPISODE_LEN_MEAN]
+    return episodes
+
+
+def _scalars(values: dict[str, Any]) -> dict[str, float]:
+    """The plain numbers of one level of RLlib's result."""
+    return {k: float(v) for k, v in values.items() if not isinstance(v, dict) and _is_number(v)}
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _timer(result: dict[str, Any], name: str) -> float:
+    return float(result.get("timers", {}).get(name, math.nan))

@@ -1,0 +1,115 @@
+"""Rules over several settings, checked once before anything starts. Each raises `ConfigError`: key, value, rule."""
+
+import os
+from pathlib import Path
+
+from marl_tune.budget import asha_max_t, max_iterations
+from marl_tune.errors import ConfigError, invalid
+from marl_tune.resources import check_cluster, machine_resources
+from marl_tune.roles import role_modules
+from marl_tune.schema import SweepConfig
+from marl_tune.schema_search import AshaConfig, PopulationConfig
+from marl_tune.space import parse
+from marl_tune.validate_space import check_space
+
+
+def validate(sweep: SweepConfig) -> None:
+    """Refuse a sweep that cannot work: `ConfigError` for the first rule that is broken. Writes nothing."""
+    check_trial(sweep)
+    check_search(sweep)
+    check_space(sweep, check_trial)
+    check_judges(sweep)
+    check_places(sweep)
+    if sweep.cluster.name == "local":  # a cluster that is joined can be asked only once it has been
+        check_cluster(sweep.cluster, machine_resources(), "this machine")
+
+
+def check_trial(sweep: SweepConfig) -> None:
+    """Rules that one trial's settings must keep, so also those of every trial that the search can draw."""
+    role_modules(sweep)
+    algorithm, cluster = sweep.algorithm, sweep.cluster
+    per_learner = algorithm.train_batch_size // max(cluster.num_learners, 1)
+    if algorithm.minibatch_size > per_learner:
+        rule = f"be at most algorithm.train_batch_size a learner ({per_learner})"
+        raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
+    copies = cluster.num_envs_per_env_runner * max(cluster.num_env_runners, 1)
+    a_step = copies * getattr(sweep.env, "n_agents", 1)
+    if algorithm.train_batch_size < a_step:
+        rule = (
+            f"be at least {a_step}, one step of every agent (cluster.num_envs_per_env_runner x "
+            "cluster.num_env_runners x env.n_agents)"
+        )
+        raise invalid("algorithm.train_batch_size", rule, algorithm.train_batch_size)
+    if cluster.rollout == "rllib" and hasattr(sweep.module, "max_seq_len"):
+        rule = f"be batched for a module with a memory (module={sweep.module.name})"
+        raise invalid("cluster.rollout", rule, cluster.rollout)
+    sequence = getattr(sweep.module, "max_seq_len", 1)
+    if algorithm.minibatch_size < sequence:
+        rule = f"hold at least one sequence of module.max_seq_len ({sequence}) agent-steps"
+        raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
+
+
+def check_search(sweep: SweepConfig) -> None:
+    """The search and the kinds of distributions it can draw from, and the budget it needs."""
+    search, space = sweep.search, parse(sweep.space)
+    if search.name != "none" and not space:
+        example = "'+space={algorithm.lr:{loguniform:[1e-5,1e-3]}}'"
+        raise ConfigError(f"space must have an entry under search={search.name}, got {{}}: add one, such as {example}")
+    for key, distribution in space.items():
+        if search.name == "grid" and distribution.is_numeric:
+            raise invalid(f"space.{key}", "be a grid or choice under search=grid", str(distribution))
+        if search.name in ("optuna", "pbt", "pb2") and distribution.kind == "grid":
+            raise invalid(f"space.{key}", f"be a choice, not a grid, under search={search.name}", str(distribution))
+        if search.name == "pb2" and distribution.kind not in ("uniform", "loguniform"):
+            raise invalid(f"space.{key}", "be uniform or loguniform under search=pb2", str(distribution))
+    if isinstance(search, AshaConfig):
+        _check_asha(sweep)
+    limit = max_iterations(sweep)
+    if isinstance(search, PopulationConfig) and limit is not None and search.perturbation_interval >= limit:
+        rule = f"be below the {limit} iterations that stop gives a trial, or nothing is ever exchanged"
+        raise invalid("search.perturbation_interval", rule, search.perturbation_interval)
+
+
+def check_judges(sweep: SweepConfig) -> None:
+    """What ranks trials: the metric is measured, the winner can be loaded, and it is judged on seeds not trained on."""
+    if sweep.search.metric.startswith("evaluation/") and sweep.evaluation.interval == 0:
+        raise invalid("evaluation.interval", f"be at least 1 where search.metric is {sweep.search.metric}", 0)
+    if sweep.checkpoint.frequency == 0 and not sweep.checkpoint.at_end:
+        raise invalid("checkpoint.at_end", "be true where checkpoint.frequency is 0: no policy would be kept", False)
+    evaluation = range(sweep.evaluation.seed, sweep.evaluation.seed + sweep.evaluation.episodes)
+    selection = range(sweep.selection.seed, sweep.selection.seed + sweep.selection.episodes)
+    for key, seeds in (("evaluation.seed", evaluation), ("selection.seed", selection)):
+        if sweep.seed in seeds:
+            rule = f"keep its {len(seeds)} held-out seeds clear of the training seed ({sweep.seed})"
+            raise invalid(key, rule, seeds.start)
+    if max(evaluation.start, selection.start) < min(evaluation.stop, selection.stop):
+        others = f"{evaluation.start} to {evaluation.stop - 1}"
+        rule = f"keep its {len(selection)} seeds clear of the evaluation's ({others})"
+        raise invalid("selection.seed", rule, selection.start)
+
+
+def check_places(sweep: SweepConfig) -> None:
+    """The folders: results_dir can be written to, and resume is a run's folder."""
+    there = Path(sweep.results_dir).expanduser().absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise invalid("results_dir", "be a folder that can be written to", sweep.results_dir)
+    if sweep.resume is None:
+        return
+    run = Path(sweep.resume).expanduser()
+    if not run.is_dir():
+        raise invalid("resume", "be the folder of a run; it does not exist", sweep.resume)
+    if not (run / "config.yaml").is_file():
+        raise invalid("resume", "be the folder of a run, with its config.yaml", sweep.resume)
+
+
+def _check_asha(sweep: SweepConfig) -> None:
+    search, limit = sweep.search, asha_max_t(sweep)
+    assert isinstance(search, AshaConfig)
+    if limit is None:
+        rule = f"be set where stop has no bound on {search.time_attr}"
+        raise invalid("search.max_t", rule, search.max_t)
+    if search.grace_period > limit:
+        rule = f"be at most the {limit} that search.max_t or stop gives a trial ({search.time_attr})"
+        raise invalid("search.grace_period", rule, search.grace_period)
