@@ -1,0 +1,67 @@
+"""Rules of the codebase that a machine can check: who imports whom, how long things are, one stem per thing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import envs
+import modules
+from marl_tune.groups import GROUPS, options
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("marl_tune", "envs", "modules")
+SOURCES = sorted(path for package in (*PACKAGES, "tests", "benchmarks") for path in (ROOT / package).rglob("*.py"))
+HYDRA_MAY = {"marl_tune/config.py", "marl_tune/config_errors.py"}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of every import in a file, those inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way_and_nothing_is_too_long(path):
+    name, package = path.relative_to(ROOT).as_posix(), path.relative_to(ROOT).parts[0]
+    found = imported(path)
+    forbidden = {
+        "envs": {"marl_tune", "modules", "ray", "torch", "hydra", "omegaconf"},
+        "modules": {"marl_tune", "envs", "hydra", "omegaconf"},
+        "marl_tune": set() if name in HYDRA_MAY else {"hydra", "omegaconf"},
+    }.get(package, set())
+    assert not found & forbidden, f"{name} imports {found & forbidden}"
+    text = path.read_text()
+    assert text.count("\n") <= 400, f"{name} has more than 400 lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{name}: {node.name} has more than 60 lines"
+
+
+def test_schemas_need_neither_torch_nor_ray():
+    code = (
+        "import sys, marl_tune.schema, marl_tune.schema_search, marl_tune.validate, modules.schemas, envs.ant_colony;"
+        "found = {'torch', 'ray'} & set(sys.modules); assert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_option_has_its_yaml_and_every_yaml_its_option(group):
+    assert {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} == set(options(group))
+
+
+@pytest.mark.parametrize(("registry", "package"), [(envs.ENVS, "envs"), (modules.MODULES, "modules")])
+def test_one_stem_for_file_and_class(registry, package):
+    for stem, place in registry.items():
+        camel = "".join(part.capitalize() for part in stem.split("_"))
+        assert place == f"{package}.{stem}:{camel}"
+        assert (ROOT / package / f"{stem}.py").is_file()

@@ -1,0 +1,227 @@
+"""Every registered world keeps the contract of `World`; and the checker rejects worlds that break it."""
+
+from dataclasses import fields, replace
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import envs
+from envs.ant_colony import AntColony, AntColonyConfig
+from envs.contract import ContractError, check_world, sample_actions
+from envs.world import World
+
+SHORT = 25  # steps of an episode, where a world has a limit to shorten
+
+
+def short_config(name):
+    config = envs.default_config(name)
+    return replace(config, max_steps=SHORT) if hasattr(config, "max_steps") else config
+
+
+@pytest.mark.parametrize("name", envs.ENVS)
+def test_world_keeps_the_contract(name):
+    check_world(lambda copies: envs.make_world(short_config(name), copies), steps=3 * SHORT)
+
+
+@pytest.mark.parametrize("name", envs.ENVS)
+def test_one_stem_names_file_class_config_and_values(name):
+    cls, config = envs.env_class(name), envs.config_class(name)
+    assert issubclass(cls, World)
+    assert cls.__module__ == f"envs.{name}"
+    assert cls.__name__ == "".join(part.capitalize() for part in name.split("_"))
+    assert import_module(cls.__module__).__dict__[f"{cls.__name__}Config"] is config
+    assert fields(config)[0].name == "name"
+    assert envs.default_config(name).name == name
+
+
+def test_every_file_with_a_world_is_registered():
+    found = set()
+    for path in Path(envs.__file__).parent.glob("*.py"):
+        module = import_module("envs" if path.stem == "__init__" else f"envs.{path.stem}")
+        worlds = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, World)]
+        found |= {cls.__module__.removeprefix("envs.") for cls in worlds if cls is not World}
+    assert found == set(envs.ENVS)
+    assert set(envs.BASELINES) <= set(envs.ENVS)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match=r"env\.name must be .*ant_colony.*'ant_colonies'"):
+        envs.env_class("ant_colonies")
+    with pytest.raises(ValueError, match="baseline"):
+        envs.baseline_class("nothing")
+
+
+@pytest.mark.parametrize("name", envs.BASELINES)
+def test_baseline_beats_random_play(name):
+    def mean_return(act, world):
+        observations, total = world.reset(list(range(world.num_envs))), np.zeros(world.num_envs)
+        alive = np.ones(world.num_envs, bool)
+        while alive.any():
+            step = world.step(act(observations))
+            total += alive * sum(reward.sum(axis=1) for reward in step.rewards.values())
+            observations, alive = step.observations, alive & ~(step.terminated | step.truncated)
+        return total.mean()
+
+    world = envs.make_world(envs.default_config(name), 8)
+    rng = np.random.default_rng(0)
+    scripted = mean_return(envs.baseline_class(name)(world).act, world)
+    assert scripted > mean_return(lambda observations: sample_actions(world, observations, rng), world)
+
+
+# --- worlds that break one rule each ---
+
+
+class Unseeded(AntColony):
+    def reset(self, seeds=None, copies=None):
+        return super().reset(None, copies)
+
+
+class GlobalRandom(AntColony):
+    def step(self, actions):
+        step = super().step(actions)
+        step.rewards["ants"] += np.float32(np.random.rand())
+        return step
+
+
+class OneGenerator(AntColony):
+    def reset(self, seeds=None, copies=None):
+        observations = super().reset(seeds, copies)
+        self._rngs = self._rngs[:1] * self.num_envs
+        return observations
+
+
+class WrongObservationType(AntColony):
+    def _observe(self):
+        return {"ants": super()._observe()["ants"].astype(np.float64)}
+
+
+class OutsideItsSpace(AntColony):
+    def _observe(self):
+        return {"ants": super()._observe()["ants"] * np.float32(2.0)}
+
+
+class ReusesItsArray(AntColony):
+    def _observe(self):
+        if not hasattr(self, "_out"):
+            self._out = np.empty((self.num_envs, self.config.n_agents, 9), np.float32)
+        np.copyto(self._out, super()._observe()["ants"])
+        return {"ants": self._out}
+
+
+class WrongRewardType(AntColony):
+    def step(self, actions):
+        step = super().step(actions)
+        step.rewards["ants"] = step.rewards["ants"].astype(np.float64)
+        return step
+
+
+class RewardPerCopy(AntColony):
+    def step(self, actions):
+        step = super().step(actions)
+        step.rewards["ants"] = step.rewards["ants"].sum(axis=1)
+        return step
+
+
+class EndsTwice(AntColony):
+    def step(self, actions):
+        step = super().step(actions)
+        step.terminated = step.terminated | step.truncated
+        return step
+
+
+class NeverEnds(AntColony):
+    def step(self, actions):
+        step = super().step(actions)
+        step.truncated[:] = step.terminated[:] = False
+        return step
+
+
+class KeepsPheromone(AntColony):
+    def reset(self, seeds=None, copies=None):
+        kept = self._pheromone.copy()
+        super().reset(seeds, copies)
+        self._pheromone[:] = kept
+        return self._observe()
+
+
+class ResetsAll(AntColony):
+    def reset(self, seeds=None, copies=None):
+        if copies is not None:
+            super().reset(None, None)
+        return super().reset(seeds, copies)
+
+
+class MixesCopies(AntColony):
+    def step(self, actions):
+        step = super().step(actions)
+        step.rewards["ants"] += np.float32(0.001) * self._delivered.sum() + np.float32(0.001) * self.num_envs
+        return step
+
+
+class ForgetsGenerators(AntColony):
+    def get_state(self):
+        return super().get_state() | {"generators": [np.random.default_rng(0).bit_generator.state] * self.num_envs}
+
+
+class SharesItsState(AntColony):
+    def get_state(self):
+        return super().get_state() | {"arrays": self._arrays()}
+
+
+class RenderMoves(AntColony):
+    def render(self, copy=0):
+        self._pheromone *= 0.5
+        return super().render(copy)
+
+
+class RenderFloat(AntColony):
+    def render(self, copy=0):
+        return super().render(copy) / 255
+
+
+class MetricIsNan(AntColony):
+    def episode_metrics(self, copies):
+        return super().episode_metrics(copies) | {"ratio": np.full(len(copies), np.nan)}
+
+
+class WrongTokens(AntColony):
+    def __init__(self, config, num_envs=1):
+        super().__init__(config, num_envs)
+        group = self.groups[0]
+        self.groups = (replace(group, tokens=replace(group.tokens, indices=(3, 4, 5, 9))),)
+
+
+SMALL = AntColonyConfig("ant_colony", [6, 7], 4, 3, 2, None, 0.2, 0.9, SHORT)
+BROKEN = {
+    Unseeded: "same play again",
+    GlobalRandom: "same play again",
+    OneGenerator: "differs from a world of one copy",
+    WrongObservationType: "is float64, its space float32",
+    OutsideItsSpace: "outside its space",
+    ReusesItsArray: "writes into observations",
+    WrongRewardType: "rewards of ants are float64",
+    RewardPerCopy: "rewards of ants have the shape",
+    EndsTwice: "both terminated and truncated",
+    NeverEnds: "no episode ended",
+    KeepsPheromone: "same play again",
+    ResetsAll: "reset of copy 1 alone",
+    MixesCopies: "differs from a world of one copy",
+    ForgetsGenerators: "after set_state the play differs",
+    SharesItsState: "goes on writing",
+    RenderMoves: "render changes the world",
+    RenderFloat: "render must return",
+    MetricIsNan: "metric ratio is not finite",
+    WrongTokens: "tokens outside its observation",
+}
+
+
+@pytest.mark.parametrize("world", BROKEN, ids=lambda cls: cls.__name__)
+def test_checker_rejects_a_broken_world(world):
+    with pytest.raises(ContractError, match=BROKEN[world]):
+        check_world(lambda copies: world(SMALL, copies), steps=60)
+
+
+def test_checker_accepts_the_world_that_the_broken_ones_are_made_of():
+    check_world(lambda copies: AntColony(SMALL, copies), steps=60)

@@ -1,0 +1,239 @@
+"""The contract of modules/testing.py on every registered module; modules that break it; spaces and settings refused."""
+
+import dataclasses
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from ray.rllib.core.columns import Columns
+
+import modules
+from modules import schemas, testing
+from modules.mlp import Mlp
+from modules.parts.layers import ACTIVATIONS
+from modules.plasticity import Plasticity
+
+torch.set_num_threads(1)  # networks this small are slower on several
+
+ROOT = Path(__file__).parent.parent
+NOT_MODULES = {"__init__", "base", "schemas", "testing"}
+
+VECTOR = gym.spaces.Box(0.0, 1.0, (9,), np.float32)
+IMAGE = gym.spaces.Box(0, 255, (8, 7, 3), np.uint8)
+DISCRETE, MULTI, BOX = gym.spaces.Discrete(5), gym.spaces.MultiDiscrete([3, 2]), gym.spaces.Box(-1.0, 1.0, (2,))
+
+
+def masked(space, size):
+    return gym.spaces.Dict({"observation": space, "action_mask": gym.spaces.MultiBinary(size)})
+
+
+SPACES = {
+    "vector-discrete": (VECTOR, DISCRETE),
+    "vector-multidiscrete": (VECTOR, MULTI),
+    "vector-box": (VECTOR, BOX),
+    "image-discrete": (IMAGE, DISCRETE),
+    "image-box": (IMAGE, BOX),
+    "masked-discrete": (masked(VECTOR, 5), DISCRETE),
+    "masked-multidiscrete": (masked(VECTOR, 5), MULTI),
+    "masked-image": (masked(IMAGE, 5), DISCRETE),
+}
+CASES = [
+    pytest.param(name, *spaces, separate, id=f"{name}-{label}-{'separate' if separate else 'shared'}")
+    for name in modules.MODULES
+    for label, spaces in SPACES.items()
+    for separate in (True, False)
+    if "image" not in label or not modules.module_class(name).needs_tokens
+]
+
+
+@pytest.mark.parametrize(("name", "observation_space", "action_space", "separate"), CASES)
+def test_module_keeps_the_contract(name, observation_space, action_space, separate):
+    for check in testing.CHECKS:
+        check(testing.build(name, observation_space, action_space, separate_critic=separate))
+
+
+class SharedTrace(Plasticity):
+    """One trace for the whole batch."""
+
+    def _features(self, batch):
+        mean = {name: part.mean(0, keepdim=True).expand_as(part) for name, part in batch[Columns.STATE_IN].items()}
+        return super()._features(batch | {Columns.STATE_IN: mean})
+
+
+class TraceOfTraining(Plasticity):
+    """A trace that changes in train mode only."""
+
+    def _features(self, batch):
+        features, outputs = super()._features(batch)
+        return features, outputs if self.training else {Columns.STATE_OUT: batch[Columns.STATE_IN]}
+
+
+class Dropout(Mlp):
+    """Acts in one way and learns in another."""
+
+    def _features(self, batch):
+        features, outputs = super()._features(batch)
+        return torch.nn.functional.dropout(features, 0.5, self.training), outputs
+
+
+class Unused(Mlp):
+    """A layer that nothing reads."""
+
+    def setup(self):
+        super().setup()
+        self.unused = torch.nn.Linear(2, 2)
+
+
+class MasksAreAdvice(Mlp):
+    """Forbidden actions are only less likely."""
+
+    def _logits(self, batch, features):
+        return self.policy_head(features) - (1.0 - batch[Columns.OBS]["action_mask"].float())
+
+
+class SeesTheFuture(Plasticity):
+    """The first row reads the last."""
+
+    def _features(self, batch):
+        features, outputs = super()._features(batch)
+        return features + features[:, -1:], outputs
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"),
+    [
+        (SharedTrace, testing.check_rows_apart),
+        (TraceOfTraining, testing.check_ratio),
+        (Dropout, testing.check_ratio),
+        (Unused, testing.check_gradients),
+        (MasksAreAdvice, testing.check_masks),
+        (SeesTheFuture, testing.check_padding),
+    ],
+)
+def test_contract_rejects_a_broken_module(broken, check):
+    name = "plasticity" if issubclass(broken, Plasticity) else "mlp"
+    module = broken(observation_space=masked(VECTOR, 5), action_space=DISCRETE, model_config=testing.settings_of(name))
+    with pytest.raises(AssertionError):
+        check(module)
+
+
+def test_registry_files_and_schemas_agree():
+    stems = set(modules.MODULES)
+    assert {path.stem for path in (ROOT / "modules").glob("*.py")} - NOT_MODULES == stems
+    configs = {
+        name
+        for name, value in vars(schemas).items()
+        if dataclasses.is_dataclass(value) and name.endswith("Config") and name != "ModuleConfig"
+    }
+    assert configs == {modules.config_class(stem).__name__ for stem in stems}
+    for stem in stems:
+        assert dataclasses.fields(modules.config_class(stem))[0].name == "name"
+        assert modules.config_class(stem).__name__ == modules.module_class(stem).__name__ + "Config"
+    assert set(ACTIVATIONS) == set(schemas.ACTIVATIONS)
+
+
+def test_unknown_module_names_the_known_ones():
+    for look_up in (modules.module_class, modules.config_class):
+        with pytest.raises(ValueError, match=r"module\.name must be one of ant_colony, .*got 'mpl'"):
+            look_up("mpl")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("mlp", {"hidden_dims": []}, r"module\.hidden_dims must be a list of sizes .*, got \[\]"),
+        ("mlp", {"hidden_dims": [64, 0]}, r"module\.hidden_dims must .* at least 1, one per layer, got \[64, 0\]"),
+        ("mlp", {"activation": "step"}, r"module\.activation must be one of tanh, .*, got step"),
+        ("cnn", {"conv_filters": [[16, 3]]}, r"module\.conv_filters must hold \[channels, kernel, stride\]"),
+        ("cnn", {"conv_filters": [[16, 3, 0]]}, r"module\.conv_filters must .*, got \[\[16, 3, 0\]\]"),
+        ("lstm", {"max_seq_len": 0}, r"module\.max_seq_len must be at least 1, got 0"),
+        ("gru", {"state_dim": 0}, r"module\.state_dim must be at least 1, got 0"),
+        ("gru", {"num_layers": 0}, r"module\.num_layers must be at least 1, got 0"),
+        ("plasticity", {"plastic_dim": 0}, r"module\.plastic_dim must be at least 1, got 0"),
+        ("plasticity", {"trace_rule": "hebb"}, r"module\.trace_rule must be one of oja, decay, got hebb"),
+        ("plasticity", {"trace_rate": 1.0}, r"module\.trace_rate must be above 0 and below 1, got 1\.0"),
+        ("pheromone_attention", {"num_heads": 3}, r"module\.num_heads must divide module\.attention_dim \(8\), got 3"),
+        ("curiosity", {"icm_beta": 1.5}, r"module\.icm_beta must be in \[0, 1\], got 1\.5"),
+        ("curiosity", {"intrinsic_weight": float("nan")}, r"module\.intrinsic_weight must be finite .*, got nan"),
+        ("curiosity", {"icm_loss_weight": -1.0}, r"module\.icm_loss_weight must .* at least 0, got -1\.0"),
+        ("curiosity", {"icm_hidden_dims": []}, r"module\.icm_hidden_dims must be a list of sizes"),
+        ("ant_colony", {"num_heads": 3}, r"module\.num_heads must divide"),
+        ("ant_colony", {"trace_rate": 0.0}, r"module\.trace_rate must be above 0"),
+        ("ant_colony", {"icm_feature_dim": 0}, r"module\.icm_feature_dim must be at least 1"),
+        ("ant_colony", {"max_seq_len": 0}, r"module\.max_seq_len must be at least 1"),
+    ],
+)
+def test_settings_out_of_range_name_the_key(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        testing.settings_of(name, **changes)
+
+
+@pytest.mark.parametrize(
+    ("observation_space", "action_space", "message"),
+    [
+        (gym.spaces.Discrete(4), DISCRETE, "the observation space must be a vector or image Box"),
+        (gym.spaces.Dict({"position": VECTOR}), DISCRETE, "the observation space must be"),
+        (VECTOR, gym.spaces.Discrete(3, start=1), "counting from 0"),
+        (VECTOR, gym.spaces.MultiDiscrete([[2, 2]]), "with one axis"),
+        (VECTOR, gym.spaces.Box(-1, 1, (2, 2)), "with one axis"),
+        (VECTOR, gym.spaces.Box(0, 9, (2,), np.int64), "Box of floats"),
+        (masked(VECTOR, 2), BOX, "an action_mask needs Discrete or MultiDiscrete actions"),
+        (masked(VECTOR, 4), DISCRETE, "the action_mask must have 5 entries"),
+    ],
+)
+def test_spaces_that_no_module_serves_are_refused(observation_space, action_space, message):
+    with pytest.raises(ValueError, match=message):
+        testing.build("mlp", observation_space, action_space)
+
+
+def test_a_policy_starts_nearly_uniform():
+    for name in modules.MODULES:
+        module = testing.build(name, VECTOR, DISCRETE)
+        out = module.forward_exploration(testing.batch_of(module))
+        assert out[Columns.ACTION_DIST_INPUTS].abs().max() < 0.1
+
+
+def test_pixels_stay_bytes_until_the_encoder_and_are_scaled_there():
+    module = testing.build("cnn", IMAGE, DISCRETE)
+    batch = testing.batch_of(module)
+    assert batch[Columns.OBS].dtype == torch.uint8
+    seen = []
+    module.encoder.convolutions.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    module.forward_exploration(batch)
+    assert torch.allclose(seen[0], batch[Columns.OBS].permute(0, 3, 1, 2) / 255.0)
+
+
+def test_an_image_smaller_than_the_kernels_is_served():
+    module = testing.build("cnn", gym.spaces.Box(0, 1, (2, 2, 1), np.float32), DISCRETE, conv_filters=[[4, 8, 4]] * 2)
+    testing.check_shapes(module)
+
+
+def test_a_mask_that_forbids_everything_gives_finite_numbers():
+    module = testing.build("mlp", masked(VECTOR, 5), DISCRETE)
+    obs = testing.observations(module, (2,)) | {"action_mask": torch.zeros(2, 5)}
+    inputs = module.forward_train({Columns.OBS: obs})[Columns.ACTION_DIST_INPUTS]
+    dist = module.get_train_action_dist_cls().from_logits(inputs)
+    (gradient,) = torch.autograd.grad((dist.logp(dist.sample()) + dist.entropy() + dist.kl(dist)).sum(), inputs)
+    assert dist.entropy().isfinite().all()
+    assert gradient.isfinite().all()
+
+
+def test_a_shared_critic_shares_the_encoder_and_a_separate_one_does_not():
+    for separate in (True, False):
+        module = testing.build("mlp", VECTOR, DISCRETE, separate_critic=separate)
+        module.compute_values(testing.batch_of(module)).sum().backward()
+        reached = any(p.grad is not None for p in module.encoder.parameters())
+        assert reached == (not separate)
+
+
+@pytest.mark.parametrize("name", ["gru", "plasticity"])
+def test_a_separate_critic_knows_the_memory_but_does_not_train_it(name):
+    module = testing.build(name, VECTOR, DISCRETE, separate_critic=True)
+    batch = testing.batch_of(module)
+    values = module.compute_values(batch)
+    other = {key: part + 1.0 for key, part in batch[Columns.STATE_IN].items()}
+    assert not testing.same(module.compute_values(batch | {Columns.STATE_IN: other}), values)
+    values.sum().backward()
+    assert all(p.grad is None for part in (module.encoder, module.memory) for p in part.parameters())

@@ -1,0 +1,137 @@
+"""PBT's promise: on the first update after an exploit, every setting that enters the loss or the optimizer is the
+clone's own.
+
+Related upstream issues: https://github.com/ray-project/ray/issues/62173, 53831, 54755.
+"""
+
+import pytest
+import torch
+from probes import learner_of as learner
+
+from marl_tune.learner import MarlPPOLearner
+from marl_tune.train_batch import EpisodesToTrainBatch
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+DONOR = {
+    "algorithm.lr": 1e-3,
+    "algorithm.clip_param": 0.1,
+    "algorithm.lambda_": 0.9,
+    "algorithm.gamma": 0.9,
+    "algorithm.entropy_coeff": 0.01,
+    "algorithm.vf_loss_coeff": 0.3,
+    "algorithm.kl_coeff": 0.4,
+    "algorithm.adam_beta1": 0.8,
+    "algorithm.adam_beta2": 0.95,
+    "algorithm.adam_eps": 1e-6,
+    "algorithm.weight_decay": 0.0,
+    "algorithm.grad_clip": 0.3,
+    "algorithm.num_epochs": 1,
+    "algorithm.minibatch_size": 100,
+    "module.intrinsic_weight": 0.1,
+    "module.icm_loss_weight": 0.5,
+}
+CLONE = {
+    "algorithm.lr": 7e-4,
+    "algorithm.clip_param": 0.25,
+    "algorithm.lambda_": 0.8,
+    "algorithm.gamma": 0.95,
+    "algorithm.entropy_coeff": 0.002,
+    "algorithm.vf_loss_coeff": 0.6,
+    "algorithm.kl_coeff": 0.7,
+    "algorithm.adam_beta1": 0.85,
+    "algorithm.adam_beta2": 0.97,
+    "algorithm.adam_eps": 1e-7,
+    "algorithm.weight_decay": 1e-4,
+    "algorithm.grad_clip": 0.7,
+    "algorithm.num_epochs": 2,
+    "algorithm.minibatch_size": 200,
+    "module.intrinsic_weight": 0.2,
+    "module.icm_loss_weight": 0.9,
+}
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What the loss, the batch and the optimizer read, update by update."""
+    record: dict[str, list] = {"loss": [], "batch": [], "adam": [], "steps": []}
+    loss, batch, adam = MarlPPOLearner.compute_loss_for_module, EpisodesToTrainBatch.__call__, torch.optim.Adam.step
+
+    def watched_loss(self, *, module_id, config, **kwargs):
+        module = self.module[module_id].unwrapped()
+        record["loss"].append(
+            {
+                "algorithm.clip_param": config.clip_param,
+                "algorithm.vf_loss_coeff": config.vf_loss_coeff,
+                "algorithm.entropy_coeff": float(
+                    self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
+                ),
+                "algorithm.kl_coeff": float(self.curr_kl_coeffs_per_module[module_id]),
+                "algorithm.grad_clip": config.grad_clip,
+                "module.icm_loss_weight": module.loss_weight,
+            }
+        )
+        record["steps"].append(len(kwargs["batch"]["actions"]))
+        return loss(self, module_id=module_id, config=config, **kwargs)
+
+    def watched_batch(self, *, rl_module, **kwargs):
+        weight = rl_module["shared"].unwrapped().intrinsic_weight
+        record["batch"].append(
+            {"algorithm.gamma": self.gamma, "algorithm.lambda_": self.lambda_, "module.intrinsic_weight": weight}
+        )
+        return batch(self, rl_module=rl_module, **kwargs)
+
+    def watched_adam(self, *args, **kwargs):
+        (group,) = self.param_groups
+        record["adam"].append(
+            {
+                "algorithm.lr": group["lr"],
+                "algorithm.adam_beta1": group["betas"][0],
+                "algorithm.adam_beta2": group["betas"][1],
+                "algorithm.adam_eps": group["eps"],
+                "algorithm.weight_decay": group["weight_decay"],
+            }
+        )
+        return adam(self, *args, **kwargs)
+
+    monkeypatch.setattr(MarlPPOLearner, "compute_loss_for_module", watched_loss)
+    monkeypatch.setattr(EpisodesToTrainBatch, "__call__", watched_batch)
+    monkeypatch.setattr(torch.optim.Adam, "step", watched_adam)
+    return record
+
+
+def test_first_update_after_an_exploit_uses_the_clones_settings(trial, tmp_path, seen):
+    words = ("module=curiosity", "algorithm.use_kl_loss=true")
+    donor = trial(DONOR, *words, number=0)
+    clone = trial({**DONOR, "algorithm.lr": 5e-3}, *words, number=1)
+    donor.train()
+    clone.train()
+    donor.save(str(tmp_path / "donor"))
+    living = clone._algorithm
+    clone.reset(CLONE)
+    clone.restore(str(tmp_path / "donor"))
+    assert clone._algorithm is living, "the exploit was not in place"
+    for values in seen.values():
+        values.clear()
+    clone.train()
+    for place in ("loss", "batch", "adam"):
+        for key, value in seen[place][0].items():
+            assert value == pytest.approx(CLONE[key], rel=1e-6), f"{key} in the {place}"
+        assert all(entry == seen[place][0] for entry in seen[place]), f"{place} changed within the update"
+    assert len(seen["steps"]) == 2 * (400 // 200)
+    assert set(seen["steps"]) == {200}
+    covered = {key for place in ("loss", "batch", "adam") for key in seen[place][0]}
+    assert covered | {"algorithm.num_epochs", "algorithm.minibatch_size"} == set(CLONE)
+
+
+def test_the_moments_are_the_donors(trial, tmp_path):
+    donor, clone = trial({"algorithm.lr": 1e-3}, number=0), trial({"algorithm.lr": 2e-3}, number=1)
+    donor.train()
+    clone.train()
+    donor.save(str(tmp_path / "donor"))
+    clone.reset({"algorithm.lr": 3e-3})
+    clone.restore(str(tmp_path / "donor"))
+    (a,), (b,) = (list(learner(t)._named_optimizers.values()) for t in (donor, clone))
+    first, second = a.state_dict()["state"], b.state_dict()["state"]
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[i]["exp_avg"], second[i]["exp_avg"]) for i in first)
