@@ -29,6 +29,8 @@ def only_run(results: Path) -> Path:
 
 
 def rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():  # lineage.csv is written at the first exploit
+        return []
     with path.open() as file:
         return list(csv.DictReader(file))
 
@@ -90,17 +92,17 @@ class TestSearches:
 
         make = run_module.make_callbacks
         monkeypatch.setattr(run_module, "make_callbacks", lambda *args: [*make(*args), Pids()])
-        words = ["search=pbt", "search.num_samples=4", "search.perturbation_interval=1", "stop.iterations=6"]
+        words = ["search=pbt", "search.num_samples=4", "search.perturbation_interval=1", "stop.iterations=10"]
         folder = finished(tiny(*words, "search.max_concurrent=null"))
         lineage = rows(folder / "lineage.csv")
-        assert len(lineage) >= 3
+        assert lineage, "no exploit: the test shows nothing"
         assert len(set(pids)) == 2, "one actor process for each of the 2 CPUs, whatever PBT does"
         for exploit in lineage:
             assert json.loads(exploit["old"]).keys() == json.loads(exploit["new"]).keys() == {"algorithm.lr"}
             assert 1e-4 <= json.loads(exploit["new"])["algorithm.lr"] <= 1e-2
 
     def test_pbt_keeps_the_checkpoint_that_a_clone_still_needs(self, tiny):
-        words = ["search=pbt", "search.num_samples=4", "search.perturbation_interval=4", "stop.iterations=12"]
+        words = ["search=pbt", "search.num_samples=4", "search.perturbation_interval=2", "stop.iterations=20"]
         folder = finished(tiny(*words, "checkpoint.frequency=1", "checkpoint.num_to_keep=1", "cluster.max_failures=0"))
         assert rows(folder / "lineage.csv"), "no exploit: the test shows nothing"
 
@@ -135,7 +137,7 @@ def pbt_run(tmp_path_factory):
         "search=pbt",
         "search.num_samples=4",
         "search.perturbation_interval=1",
-        "stop.iterations=6",
+        "stop.iterations=10",
         "logger=all",
         "cluster.num_cpus=2",
         "results_dir=out",
@@ -157,7 +159,7 @@ def test_the_command_leaves_the_run_folder_of_the_contract(pbt_run):
     progress = rows(folder / "progress.csv")
     for trial in {row["trial"] for row in progress}:
         numbers = [int(row["row"]) for row in progress if row["trial"] == trial]
-        assert numbers == list(range(1, len(numbers) + 1))  # a copy of an older trial ends with fewer than 6
+        assert numbers == list(range(1, len(numbers) + 1))  # a copy of an older trial ends with fewer than 10
 
 
 def test_every_row_is_in_the_wandb_files(pbt_run):
