@@ -7,6 +7,7 @@ import math
 from functools import partial
 from typing import Any
 
+from ray.rllib.algorithms.algorithm_config import TorchCompileWhatToCompile
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -15,7 +16,7 @@ import envs
 import modules
 from envs.world import DirectionTokens, World
 from marl_tune.env_runner import BatchedEnvRunner
-from marl_tune.learner import MODULE_SETTINGS, OPTIMIZER, MarlPPOLearner
+from marl_tune.learner import MODULE_SETTINGS, OPTIMIZER, PRECISION, MarlPPOLearner
 from marl_tune.policy import PolicyMap
 from marl_tune.rllib_runner import RllibEnvRunner
 from marl_tune.roles import role_modules
@@ -93,7 +94,14 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             rollout_fragment_length=fragment_length(sweep, len(policy_map.module_of)),
             create_env_on_local_worker=True,
         )
+        .framework(
+            torch_compile_learner=cluster.torch_compile,
+            torch_compile_learner_what_to_compile=TorchCompileWhatToCompile.FORWARD_TRAIN,
+            torch_compile_learner_dynamo_backend="inductor",
+        )
         .learners(
+            learner_class=MarlPPOLearner,
+            learner_config_dict=_learner_settings(sweep, module_configs(sweep, policy_map)),
             num_learners=cluster.num_learners,
             num_cpus_per_learner=cluster.num_cpus_per_learner,
             num_gpus_per_learner=cluster.num_gpus_per_learner,
@@ -112,11 +120,11 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             min_time_s_per_iteration=0,
         )
     )
-    return config.training(learner_class=MarlPPOLearner, **_training(sweep, module_configs(sweep, policy_map)))
+    return config.training(**_training(sweep))
 
 
-def _training(sweep: SweepConfig, of_modules: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The settings of the loss and the optimizer, by RLlib's names."""
+def _training(sweep: SweepConfig) -> dict[str, Any]:
+    """The settings of the loss and the batches, by RLlib's names."""
     algorithm = sweep.algorithm
     same = (
         "lr",
@@ -138,14 +146,20 @@ def _training(sweep: SweepConfig, of_modules: dict[str, dict[str, Any]]) -> dict
     return {name: getattr(algorithm, name) for name in same} | {
         "vf_clip_param": math.inf if algorithm.vf_clip_param is None else algorithm.vf_clip_param,
         "train_batch_size_per_learner": algorithm.train_batch_size // max(1, sweep.cluster.num_learners),
-        "learner_config_dict": {
-            OPTIMIZER: {
-                "betas": [algorithm.adam_beta1, algorithm.adam_beta2],
-                "eps": algorithm.adam_eps,
-                "weight_decay": algorithm.weight_decay,
-            },
-            MODULE_SETTINGS: of_modules,
+    }
+
+
+def _learner_settings(sweep: SweepConfig, of_modules: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What RLlib has no name for: see the keys in `marl_tune.learner`."""
+    algorithm = sweep.algorithm
+    return {
+        OPTIMIZER: {
+            "betas": [algorithm.adam_beta1, algorithm.adam_beta2],
+            "eps": algorithm.adam_eps,
+            "weight_decay": algorithm.weight_decay,
         },
+        MODULE_SETTINGS: of_modules,
+        PRECISION: sweep.cluster.precision,
     }
 
 

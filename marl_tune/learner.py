@@ -1,8 +1,7 @@
-"""PPO's learner: RLlib's loss; our train batch, minibatches, gradient check, and settings that can change."""
+"""PPO's learner: RLlib's place in the algorithm; our train batch, loss, minibatches and settings that can change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,6 +9,8 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.connectors.learner import LearnerConnectorPipeline
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
@@ -18,30 +19,41 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
+from marl_tune.gradients import GradientGroup, clip_and_check
+from marl_tune.minibatches import Batch, minibatches, steps_of
 from marl_tune.policy import tree_map
+from marl_tune.ppo_loss import PpoSettings, ppo_loss
 from marl_tune.train_batch import EpisodesToTrainBatch
 from modules.curiosity import IntrinsicRewardAPI
 
 CURIOSITY_OPTIMIZER = "curiosity_optimizer"
-OPTIMIZER = "optimizer"  # key of AlgorithmConfig.learner_config_dict: Adam's settings
-MODULE_SETTINGS = (
-    "module_settings"  # key of it: module id -> model config, whose live fields a running module takes over
+# Keys of AlgorithmConfig.learner_config_dict:
+OPTIMIZER = "optimizer"  # Adam's settings
+PRECISION = "precision"  # float32 | bfloat16
+MODULE_SETTINGS = "module_settings"  # module id -> model config, whose live fields a running module takes over
+LOSS_COLUMNS = (
+    Columns.OBS,
+    Columns.ACTIONS,
+    Columns.ACTION_LOGP,
+    Postprocessing.ADVANTAGES,
+    Postprocessing.VALUE_TARGETS,
+    Columns.LOSS_MASK,
+    Columns.STATE_IN,
+    Columns.NEXT_OBS,
 )
 
 
-class NonFiniteGradientError(FloatingPointError):
-    """A gradient became NaN or infinite; the message names the module and the parameters."""
-
-
 class MarlPPOLearner(PPOTorchLearner):
-    """Differs from RLlib's PPO learner in what surrounds the loss.
+    """Differs from RLlib's PPO learner in what surrounds the arithmetic of an update.
 
     - `EpisodesToTrainBatch` replaces the learner connector pipeline.
     - Minibatches are index sets over the tensors of the batch, without copies of the whole; sequences stay whole.
-    - One finite check a step over all gradients instead of two or three synchronisations a parameter.
+    - `ppo_loss` takes one log-softmax for what RLlib's loss builds distributions for; what is logged is worked out once
+      an update, from its last minibatch, as RLlib keeps only that.
+    - One finite check a step over all gradients, which gives their norm too; one fused optimizer call.
     - `apply_settings` changes every setting that enters the loss and the optimizer; a loaded optimizer state brings
       moments, not settings: a PBT clone trains with its own lr, betas, eps and weight decay from its first update on
-          (https://github.com/ray-project/ray/issues/62173).
+      (https://github.com/ray-project/ray/issues/62173).
     """
 
     def build(self) -> None:
@@ -54,6 +66,7 @@ class MarlPPOLearner(PPOTorchLearner):
             device=self._device,
         )
         self._learner_connector = LearnerConnectorPipeline(connectors=[self._train_batch])
+        self._bfloat16 = self.config.learner_config_dict[PRECISION] == "bfloat16"
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """One Adam for actor and critic, and one for curiosity.
@@ -69,7 +82,7 @@ class MarlPPOLearner(PPOTorchLearner):
                 self.register_optimizer(
                     module_id=module_id,
                     optimizer_name=name,
-                    optimizer=torch.optim.Adam(parameters, **self._adam_settings(config)),
+                    optimizer=torch.optim.Adam(parameters, fused=True, **self._adam_settings(config)),
                     params=parameters,
                     lr_or_lr_schedule=config.lr,
                 )
@@ -113,7 +126,43 @@ class MarlPPOLearner(PPOTorchLearner):
 
     # -- one update --------------------------------------------------------------------------------------------------
 
-    def _make_batch_if_necessary(self, training_data: Any) -> MultiAgentBatch:
+    def update(
+        self,
+        *,
+        training_data: TrainingData,
+        timesteps: dict[str, Any] | None = None,
+        num_total_minibatches: int = 0,
+        num_epochs: int = 1,
+        minibatch_size: int | None = None,
+        shuffle_batch_per_epoch: bool = False,
+        _no_metrics_reduce: bool = False,
+        **_: Any,
+    ) -> Any:
+        """Learns from one train batch: RLlib's `Learner.update`, with its arguments and its result.
+
+        Raises:
+            NonFiniteGradientError: when a gradient is NaN or infinite; the parameters stay those of the step before.
+        """
+        self._check_is_built()
+        self.before_gradient_based_update(timesteps=timesteps or {})
+        training_data.validate()
+        training_data.solve_refs()
+        self._weights_seq_no += 1
+        batches = self._loss_batches(self._make_batch_if_necessary(training_data).policy_batches)
+        for module_id in batches:
+            self.module[module_id].train()
+        steps: dict[str, Any] = dict.fromkeys(batches, 0)
+        for minibatch, last in minibatches(
+            batches, num_epochs, minibatch_size, shuffle=shuffle_batch_per_epoch, num_total=num_total_minibatches
+        ):
+            self._step(minibatch, last)
+            for module_id, batch in minibatch.items():
+                steps[module_id] += steps_of(batch)
+        self._log_steps(steps)
+        self.after_gradient_based_update(timesteps=timesteps or {})
+        return None if _no_metrics_reduce else self.metrics.reduce()
+
+    def _make_batch_if_necessary(self, training_data: TrainingData) -> MultiAgentBatch:
         if training_data.episodes is None:
             return super()._make_batch_if_necessary(training_data)
         columns = self._learner_connector(
@@ -122,113 +171,82 @@ class MarlPPOLearner(PPOTorchLearner):
         steps = sum(len(episode) for episode in training_data.episodes)
         return MultiAgentBatch({m: SampleBatch(batch) for m, batch in columns.items()}, env_steps=steps)
 
-    def _create_iterator_if_necessary(
-        self,
-        *,
-        training_data: Any,
-        num_total_minibatches: int = 0,
-        num_epochs: int = 1,
-        minibatch_size: int | None = None,
-        shuffle_batch_per_epoch: bool = False,
-        **kwargs: Any,
-    ) -> Iterator[MultiAgentBatch]:
-        batch = self._make_batch_if_necessary(training_data)
-        policies = {m: b for m, b in batch.policy_batches.items() if self.should_module_be_updated(m, batch)}
-        return minibatches(
-            policies,
-            num_epochs,
-            minibatch_size,
-            shuffle=shuffle_batch_per_epoch,
-            num_total=num_total_minibatches,
-        )
+    def _loss_batches(self, batches: dict[str, Batch]) -> dict[str, Batch]:
+        """Of every module that trains, the columns that its loss reads."""
+        kept: dict[str, Batch] = {}
+        for module_id, batch in batches.items():
+            if self.should_module_be_updated(module_id, batch):
+                config = self.config.get_config_for_module(module_id)
+                columns = (*LOSS_COLUMNS, Columns.ACTION_DIST_INPUTS) if config.use_kl_loss else LOSS_COLUMNS
+                kept[module_id] = {name: batch[name] for name in columns if name in batch}
+        return kept
 
-    def _log_steps_trained_metrics(self, batch: MultiAgentBatch) -> None:
-        for module_id, module_batch in batch.policy_batches.items():
-            steps = _steps(module_batch)
-            self.metrics.log_value((module_id, NUM_MODULE_STEPS_TRAINED), steps, reduce="sum")
-            self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), steps, reduce="lifetime_sum")
+    def _step(self, minibatch: dict[str, Batch], last: set[str]) -> None:
+        """One gradient step of every module in the minibatch; what is logged comes from each module's last one."""
+        names = [name for module_id in minibatch for name in self._module_optimizers[module_id]]
+        for name in names:
+            self._named_optimizers[name].zero_grad(set_to_none=True)
+        losses = {module_id: self._loss(module_id, batch, module_id in last) for module_id, batch in minibatch.items()}
+        torch.stack(list(losses.values())).sum().backward()
+        norms = clip_and_check([self._gradient_group(name) for name in names], self._name_of)
+        for name, norm in zip(names, norms, strict=True):
+            self._named_optimizers[name].step()
+            module_id = self._optimizer_name_to_module[name]
+            if module_id in last:
+                short = name.removeprefix(f"{module_id}_")
+                self.metrics.log_value((module_id, f"gradients_{short}_global_norm"), norm, window=1)
+        for module_id in last:
+            self.metrics.log_value((module_id, self.TOTAL_LOSS_KEY), losses[module_id].detach(), window=1)
 
-    def _set_slicing_by_batch_id(self, batch: MultiAgentBatch, *, value: bool) -> MultiAgentBatch:
-        return batch  # RLlib's own minibatch slicing is not in use
+    def _gradient_group(self, name: str) -> GradientGroup:
+        config = self.config.get_config_for_module(self._optimizer_name_to_module[name])
+        parameters = self._optimizer_parameters[self._named_optimizers[name]]
+        return GradientGroup(parameters, config.grad_clip, config.grad_clip_by)
 
-    def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
-    ) -> torch.Tensor:
-        """RLlib's PPO loss, plus the curiosity module's own loss where there is one."""
-        loss = super().compute_loss_for_module(module_id=module_id, config=config, batch=batch, fwd_out=fwd_out)
-        module = self.module[module_id].unwrapped()
-        if not isinstance(module, IntrinsicRewardAPI):
-            return loss
-        mask = batch.get(Columns.LOSS_MASK)
-        rows = [batch[name] for name in (Columns.OBS, Columns.ACTIONS, Columns.NEXT_OBS)]
-        if mask is not None:
-            rows = [tree_map(lambda a: a[mask], row) for row in rows]
-        own, logged = module.curiosity_loss(*rows)
-        self.metrics.log_dict({name: value.detach() for name, value in logged.items()}, key=module_id, window=1)
-        return loss + module.loss_weight * own
-
-    def apply_gradients(self, gradients_dict: dict[Any, torch.Tensor]) -> None:
-        """Steps the optimizers; a non-finite gradient is an error that names the parameters."""
-        norms = torch._foreach_norm([g for g in gradients_dict.values() if g is not None])
-        if not torch.isfinite(torch.stack(norms).sum()):
-            raise NonFiniteGradientError(f"non-finite gradient in {', '.join(self._non_finite(gradients_dict))}")
-        for parameter, gradient in gradients_dict.items():
-            self._params[parameter].grad = gradient
-        for names in self._module_optimizers.values():
-            for name in names:
-                self._named_optimizers[name].step()
-
-    def _non_finite(self, gradients: dict[Any, torch.Tensor]) -> list[str]:
-        bad = {id(p) for p, g in gradients.items() if g is not None and not torch.isfinite(g).all()}
-        return [
+    def _name_of(self, parameter: torch.nn.Parameter) -> str:
+        return next(
             f"{module_id}.{name}"
             for module_id, module in self.module.items()
-            for name, parameter in module.named_parameters()
-            if id(parameter) in bad
-        ]
+            for name, own in module.unwrapped().named_parameters()
+            if own is parameter
+        )
+
+    def _loss(self, module_id: str, batch: Batch, with_stats: bool) -> torch.Tensor:
+        """The scalar that a module's parameters descend: PPO's loss, plus the curiosity module's own if it has one."""
+        module, config = self.module[module_id].unwrapped(), self.config.get_config_for_module(module_id)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
+            # The module's own method: `forward_train` walks through all submodules to set their mode, each time.
+            out = self.module[module_id]._forward_train(batch)
+            values = module.compute_values(batch, out[Columns.EMBEDDINGS]) if config.use_critic else None
+        inputs = out[Columns.ACTION_DIST_INPUTS].float()
+        values = None if values is None else values.float()
+        settings = self._ppo_settings(module_id, config)
+        loss, stats = ppo_loss(inputs, values, batch, module.get_train_action_dist_cls(), settings, with_stats)
+        if isinstance(module, IntrinsicRewardAPI):
+            own, own_stats = module.curiosity_loss(*_rows(batch))
+            loss = loss + module.loss_weight * own
+            stats |= {name: value.detach() for name, value in own_stats.items()}
+        if with_stats:
+            self.metrics.log_dict(stats, key=module_id, window=1)
+        return loss
+
+    def _ppo_settings(self, module_id: str, config: Any) -> PpoSettings:
+        return PpoSettings(
+            clip_param=config.clip_param,
+            entropy_coeff=float(self.entropy_coeff_schedulers_per_module[module_id].get_current_value()),
+            vf_loss_coeff=config.vf_loss_coeff,
+            vf_clip_param=config.vf_clip_param,
+            kl_coeff=float(self.curr_kl_coeffs_per_module[module_id]) if config.use_kl_loss else None,
+        )
+
+    def _log_steps(self, steps: dict[str, Any]) -> None:
+        for module_id, count in ((module_id, int(count)) for module_id, count in steps.items()):
+            self.metrics.log_value((module_id, NUM_MODULE_STEPS_TRAINED), count, reduce="sum")
+            self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), count, reduce="lifetime_sum")
 
 
-def minibatches(
-    batches: dict[str, SampleBatch], num_epochs: int, minibatch_size: int | None, *, shuffle: bool, num_total: int = 0
-) -> Iterator[MultiAgentBatch]:
-    """Yields minibatches of every module's batch, epoch by epoch.
-
-    Args:
-        batches: module id -> columns; rows (R, ...) or, with a loss mask, sequences (S, L, ...), which stay whole.
-        num_epochs: passes over the batch.
-        minibatch_size: agent-steps of a module in one minibatch; None takes the batch whole. A remainder is spread
-            over the minibatches, so that all of an epoch's are about as large and none is tiny.
-        shuffle: a new order each epoch.
-        num_total: stop after this many and go round until then (several learners must step equally often); 0 means
-            one round per epoch.
-    """
-    if not batches:
-        return
-    parts = {m: max(1, round(_steps(batch) / minibatch_size)) if minibatch_size else 1 for m, batch in batches.items()}
-    rounds = max(parts.values())
-    total = num_total or num_epochs * rounds
-    for number in range(total):
-        if number % rounds == 0:
-            cuts = {m: _cut(_rows(batch), parts[m], shuffle and num_epochs > 1) for m, batch in batches.items()}
-        turn, minibatch = number % rounds, {}
-        for module_id, batch in batches.items():
-            cut = cuts[module_id]
-            if turn >= len(cut) and not num_total:
-                continue  # this module's epoch is over
-            index = cut[turn % len(cut)]
-            minibatch[module_id] = SampleBatch({k: tree_map(lambda a, i=index: a[i], v) for k, v in batch.items()})
-        yield MultiAgentBatch(minibatch, env_steps=sum(_steps(b) for b in minibatch.values()))
-
-
-def _rows(batch: SampleBatch) -> int:
-    return len(batch[Columns.ACTIONS])
-
-
-def _steps(batch: SampleBatch) -> int:
+def _rows(batch: Batch) -> list[Any]:
+    """Observations, actions and next observations of every step that is not padding: rows (R, ...)."""
     mask = batch.get(Columns.LOSS_MASK)
-    return _rows(batch) if mask is None else int(mask.sum())
-
-
-def _cut(rows: int, parts: int, shuffle: bool) -> list[torch.Tensor]:
-    order = torch.randperm(rows) if shuffle else torch.arange(rows)
-    return [part for part in torch.tensor_split(order, min(parts, rows)) if len(part)]
+    columns = [batch[name] for name in (Columns.OBS, Columns.ACTIONS, Columns.NEXT_OBS)]
+    return columns if mask is None else [tree_map(lambda a: a[mask], column) for column in columns]

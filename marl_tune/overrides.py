@@ -12,7 +12,7 @@ from marl_tune.roles import role_modules
 from marl_tune.schema import SweepConfig
 
 # Settings that belong to the whole sweep (its search, machines, folders, judges) are the same for each of its trials.
-TRIAL_CLUSTER_KEYS = ("num_envs_per_env_runner", "rollout", "torch_threads")
+TRIAL_CLUSTER_KEYS = ("num_envs_per_env_runner", "rollout", "torch_threads", "torch_compile", "precision")
 
 
 def apply(sweep: SweepConfig, overrides: Mapping[str, Any]) -> SweepConfig:

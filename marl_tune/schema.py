@@ -135,6 +135,8 @@ class ClusterConfig:
     num_gpus_per_learner: float  # GPUs of each (of the trial's process when num_learners is 0), fractions allowed
     rollout: str  # batched: one forward pass for all agents and copies | rllib: RLlib's own env runner
     torch_threads: int  # threads that torch may use in each process, at least 1
+    torch_compile: bool  # compile the learner's forward pass: a minute at the start, pays for large networks
+    precision: str  # of the learner's forward and backward pass: float32 | bfloat16 (mixed; losses stay float32)
     max_failures: int  # times that a failed trial is started again from its last checkpoint, at least 0; -1: no limit
 
     def __post_init__(self) -> None:
@@ -154,6 +156,9 @@ class ClusterConfig:
             if gpus > 1 and gpus != int(gpus):
                 raise invalid(f"cluster.num_gpus_per_{part}", "be a whole number where it is above 1", gpus)
         one_of("cluster.rollout", self.rollout, ("batched", "rllib"))
+        one_of("cluster.precision", self.precision, ("float32", "bfloat16"))
+        if self.torch_compile and self.num_learners > 0:
+            raise invalid("cluster.torch_compile", "be false where cluster.num_learners is above 0", True)
         at_least("cluster.max_failures", self.max_failures, -1)
 
 

@@ -26,13 +26,13 @@ INTRINSIC_REWARD_MEAN = "intrinsic_reward_mean"  # logged: of an agent's step, w
 
 
 def generalized_advantages(
-    rewards: torch.Tensor,
-    values: torch.Tensor,
-    next_values: torch.Tensor,
-    lengths: torch.Tensor,
+    rewards: np.ndarray,
+    values: np.ndarray,
+    next_values: np.ndarray,
+    lengths: np.ndarray,
     gamma: float,
     lambda_: float,
-) -> torch.Tensor:
+) -> np.ndarray:
     """GAE (Schulman et al. 2016, https://arxiv.org/abs/1506.02438, eq. 16) over many pieces at once.
 
     Args:
@@ -47,15 +47,12 @@ def generalized_advantages(
     deltas = rewards + gamma * next_values - values
     longest, pieces = int(lengths.max()), len(lengths)
     # Right-aligned in a (longest, pieces) table: the recursion starts at the last step of every piece at once.
-    ends = torch.cumsum(lengths, 0)
-    piece = torch.repeat_interleave(torch.arange(pieces, device=lengths.device), lengths)
-    row = longest - (ends[piece] - torch.arange(len(rewards), device=lengths.device))
-    table = torch.zeros(longest, pieces, dtype=deltas.dtype, device=deltas.device)
+    piece = np.repeat(np.arange(pieces), lengths)
+    row = longest - (np.cumsum(lengths)[piece] - np.arange(len(deltas)))
+    table = np.zeros((longest, pieces), deltas.dtype)
     table[row, piece] = deltas
-    running = torch.zeros_like(table[0])
-    for t in range(longest - 1, -1, -1):
-        running = table[t] + gamma * lambda_ * running  # A_t = delta_t + gamma lambda A_{t+1}
-        table[t] = running
+    for t in range(longest - 2, -1, -1):
+        table[t] += gamma * lambda_ * table[t + 1]  # A_t = delta_t + gamma lambda A_{t+1}
     return table[row, piece]
 
 
@@ -86,70 +83,70 @@ class EpisodesToTrainBatch(ConnectorV2):
         return {m: self._module_batch(rl_module[m].unwrapped(), m, pieces[m], metrics) for m in sorted(pieces)}
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if torch.device(self.device).type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
     def _module_batch(self, module: Any, module_id: str, pieces: list[SingleAgentEpisode], metrics: Any) -> Batch:
-        lengths = np.array([len(piece) for piece in pieces])
-        columns = {
-            Columns.ACTIONS: self._tensor(np.concatenate([_data(piece.actions) for piece in pieces])),
-            Columns.REWARDS: self._tensor(np.concatenate([_data(piece.rewards) for piece in pieces])).float(),
-        }
+        layout = _Layout(np.array([len(piece) for piece in pieces]))
+        columns = {Columns.ACTIONS: self._tensor(np.concatenate([_data(piece.actions) for piece in pieces]))}
         for name in (Columns.ACTION_LOGP, Columns.ACTION_DIST_INPUTS):
-            data = [_data(piece.extra_model_outputs[name]) for piece in pieces]
-            columns[name] = self._tensor(np.concatenate(data))
+            columns[name] = self._tensor(np.concatenate([_data(piece.extra_model_outputs[name]) for piece in pieces]))
         seen = tree_map(lambda *a: self._tensor(np.concatenate(a)), *(_data(piece.observations) for piece in pieces))
-        layout = _Layout(lengths, self.device)
-        columns[Columns.OBS] = tree_map(lambda a: a[layout.steps], seen)
+        steps = self._tensor(layout.steps)
+        columns[Columns.OBS] = tree_map(lambda a: a.index_select(0, steps), seen)
+        rewards = np.concatenate([_data(piece.rewards) for piece in pieces]).astype(np.float32, copy=False)
         if isinstance(module, IntrinsicRewardAPI):
-            columns[Columns.NEXT_OBS] = tree_map(lambda a: a[layout.steps + 1], seen)
-            self._add_intrinsic_rewards(module, module_id, columns, metrics)
-        sequences = (
-            _Sequences(pieces, module.model_config["max_seq_len"], self.device) if module.is_stateful() else None
-        )
-        values = self._values(module, seen, sequences) if self.use_critic else torch.zeros(layout.seen).to(self.device)
+            columns[Columns.NEXT_OBS] = tree_map(lambda a: a.index_select(0, steps + 1), seen)
+            rewards = rewards + self._intrinsic_rewards(module, module_id, columns, metrics)
+        length = module.model_config["max_seq_len"] if module.is_stateful() else None
+        sequences = None if length is None else _Sequences(pieces, length, self.device)
+        values = self._values(module, seen, sequences) if self.use_critic else np.zeros(layout.seen, np.float32)
         terminated = np.array([piece.is_terminated for piece in pieces])
-        self._add_advantages(columns, values, layout, torch.from_numpy(terminated).to(self.device))
-        return columns if sequences is None else sequences.split(columns, lengths)
+        columns[Columns.REWARDS] = self._tensor(rewards)
+        advantages, targets = self._advantages(rewards, values, layout, terminated)
+        columns[Postprocessing.ADVANTAGES], columns[Postprocessing.VALUE_TARGETS] = advantages, targets
+        return columns if sequences is None else sequences.split(columns, layout.lengths)
 
     @staticmethod
-    def _add_intrinsic_rewards(module: Any, module_id: str, columns: Batch, metrics: Any) -> None:
+    def _intrinsic_rewards(module: Any, module_id: str, columns: Batch, metrics: Any) -> np.ndarray:
+        """(rows,) weighted, as they are learned from."""
         raw = module.intrinsic_rewards(columns[Columns.OBS], columns[Columns.ACTIONS], columns[Columns.NEXT_OBS])
-        bonus = module.intrinsic_weight * module.update_and_normalise(raw)
-        columns[Columns.REWARDS] = columns[Columns.REWARDS] + bonus
+        bonus = (module.intrinsic_weight * module.update_and_normalise(raw)).cpu().numpy()
         if metrics is not None:
-            metrics.log_value((module_id, INTRINSIC_REWARD_MEAN), bonus.mean().item(), window=1)
+            metrics.log_value((module_id, INTRINSIC_REWARD_MEAN), float(bonus.mean()), window=1)
+        return bonus
 
     @torch.no_grad()
-    def _values(self, module: Any, seen: Arrays, sequences: _Sequences | None) -> torch.Tensor:
+    def _values(self, module: Any, seen: Arrays, sequences: _Sequences | None) -> np.ndarray:
         """(rows + pieces,) V of every observation, the last one of each piece included."""
         if sequences is None:
-            return module.compute_values({Columns.OBS: seen})
+            return module.compute_values({Columns.OBS: seen}).cpu().numpy()
         batch = {Columns.OBS: tree_map(sequences.pad_seen, seen), Columns.STATE_IN: sequences.states_seen}
-        return module.compute_values(batch)[sequences.mask_seen]
+        return module.compute_values(batch)[sequences.mask_seen].cpu().numpy()
 
-    def _add_advantages(self, columns: Batch, values: torch.Tensor, layout: _Layout, terminated: torch.Tensor) -> None:
-        here, after = values[layout.steps], values[layout.steps + 1].clone()
+    def _advantages(
+        self, rewards: np.ndarray, values: np.ndarray, layout: _Layout, terminated: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(rows,) standardised advantages and (rows,) value targets."""
+        here, after = values[layout.steps], values[layout.steps + 1]
         after[layout.last] *= ~terminated
-        advantages = generalized_advantages(
-            columns[Columns.REWARDS], here, after, layout.lengths, self.gamma, self.lambda_
-        )
-        columns[Postprocessing.VALUE_TARGETS] = advantages + here
+        advantages = generalized_advantages(rewards, here, after, layout.lengths, self.gamma, self.lambda_)
         # As RLlib does, and Andrychowicz et al. 2021 (https://arxiv.org/abs/2006.05990) discuss: standardised over
         # the batch of the module.
-        spread = advantages.std(unbiased=False).clamp_min(1e-4)
-        columns[Postprocessing.ADVANTAGES] = (advantages - advantages.mean()) / spread
+        standardised = (advantages - advantages.mean()) / max(1e-4, advantages.std())
+        return self._tensor(standardised), self._tensor(advantages + here)
 
 
 class _Layout:
     """Where the steps of each piece stand among its observations, of which there is one more than steps."""
 
-    def __init__(self, lengths: np.ndarray, device: Any):
-        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        piece = np.repeat(np.arange(len(lengths)), lengths)
+    def __init__(self, lengths: np.ndarray):
+        self.lengths = lengths
         self.seen = int(lengths.sum()) + len(lengths)  # observations
-        self.lengths = torch.from_numpy(lengths).to(device)
-        self.steps = torch.from_numpy(np.arange(lengths.sum()) + piece).to(device)  # (rows,) into the observations
-        self.last = torch.from_numpy(starts + lengths - 1).to(device)  # (pieces,) into the rows
+        self.steps = np.arange(lengths.sum()) + np.repeat(np.arange(len(lengths)), lengths)  # (rows,) into them
+        self.last = np.cumsum(lengths) - 1  # (pieces,) into the rows
 
 
 class _Sequences:

@@ -94,8 +94,12 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         features, state = self.memory(features, batch[Columns.STATE_IN])
         return features, {Columns.STATE_OUT: state}
 
-    def _critic_features(self, batch: Batch, features: Tensor) -> Tensor:
-        if not self.model_config["separate_critic"]:
+    def _critic_features(self, batch: Batch, features: Tensor | None) -> Tensor:
+        """What the value head reads; `features` are the policy's, worked out where they are needed and None."""
+        separate = self.model_config["separate_critic"]
+        if features is None and not (separate and self.memory is None):
+            features = self._features(batch)[0]
+        if not separate:
             return features
         own = self.critic_encoder(split_mask(batch[Columns.OBS])[0])
         return own if self.memory is None else torch.cat([own, features.detach()], -1)
@@ -123,5 +127,5 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
             embeddings: what `forward_train` returned as embeddings for the same batch, to save the work.
         """
         if embeddings is None:
-            embeddings = self._critic_features(batch, self._features(batch)[0])
+            embeddings = self._critic_features(batch, None)
         return self.value_head(embeddings).squeeze(-1)

@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 import torch
 from probes import learner_of
-from ray.rllib.policy.sample_batch import SampleBatch
 
-from marl_tune.learner import NonFiniteGradientError, minibatches
+from marl_tune.gradients import GradientGroup, NonFiniteGradientError, clip_and_check
+from marl_tune.minibatches import minibatches
+from marl_tune.ppo_loss import ppo_loss
 
 
 def rows(n, **more):
-    return SampleBatch({"actions": torch.arange(n), **more})
+    return {"actions": torch.arange(n), **more}
 
 
 @pytest.mark.parametrize(
     ("n", "size", "epochs", "expected"), [(20000, 2000, 4, 40), (18000, 1500, 4, 48), (10, 20, 2, 2), (105, 10, 1, 10)]
 )
 def test_as_many_minibatches_as_the_arithmetic_says(n, size, epochs, expected):
-    seen = [b.policy_batches["m"]["actions"] for b in minibatches({"m": rows(n)}, epochs, size, shuffle=True)]
+    seen = [b["m"]["actions"] for b, _ in minibatches({"m": rows(n)}, epochs, size, shuffle=True)]
     assert len(seen) == expected
     per_epoch = expected // epochs
     for epoch in range(epochs):
@@ -27,23 +28,23 @@ def test_as_many_minibatches_as_the_arithmetic_says(n, size, epochs, expected):
 
 
 def test_every_epoch_is_shuffled_anew():
-    one, two = minibatches({"m": rows(100)}, 2, None, shuffle=True)
-    assert not torch.equal(one.policy_batches["m"]["actions"], two.policy_batches["m"]["actions"])
+    (one, _), (two, _) = minibatches({"m": rows(100)}, 2, None, shuffle=True)
+    assert not torch.equal(one["m"]["actions"], two["m"]["actions"])
 
 
 def test_modules_with_fewer_rows_are_not_cut_smaller():
     batches = list(minibatches({"many": rows(100), "few": rows(20)}, 3, 10, shuffle=True))
-    sizes = {
-        m: [len(b.policy_batches[m]["actions"]) for b in batches if m in b.policy_batches] for m in ("many", "few")
-    }
+    sizes = {m: [len(b[m]["actions"]) for b, _ in batches if m in b] for m in ("many", "few")}
     assert sizes == {"many": [10] * 30, "few": [10] * 6}
+    last = {m: [number for number, (_, of) in enumerate(batches) if m in of] for m in ("many", "few")}
+    assert last == {"many": [29], "few": [21]}
 
 
 def test_sequences_stay_whole_and_count_their_steps():
     mask = torch.zeros(40, 5, dtype=torch.bool)
     mask[:, :4] = True
     batch = rows(40, loss_mask=mask, obs={"a": torch.arange(40)})
-    seen = [b.policy_batches["m"] for b in minibatches({"m": batch}, 1, 16, shuffle=True)]
+    seen = [b["m"] for b, _ in minibatches({"m": batch}, 1, 16, shuffle=True)]
     assert [int(b["loss_mask"].sum()) for b in seen] == [16] * 10
     assert all(torch.equal(b["obs"]["a"], b["actions"]) for b in seen)
 
@@ -57,29 +58,47 @@ def test_a_gradient_that_is_not_finite_is_named(trial):
     one.train()
     learner = learner_of(one)
     before = {k: v.clone() for k, v in learner.module["shared"].state_dict().items()}
-    gradients = {p: torch.zeros_like(learner._params[p]) for p in learner._params}
-    broken = next(p for name, p in learner.module["shared"].named_parameters() if name == "value_head.weight")
-    gradients[broken][0, 0] = np.nan
-    with pytest.raises(NonFiniteGradientError, match=r"shared\.value_head\.weight$"):
-        learner.apply_gradients(gradients)
+    head = learner.module["shared"].value_head.weight
+    hook = head.register_hook(lambda gradient: torch.full_like(gradient, np.nan))
+    with pytest.raises(NonFiniteGradientError, match=r"non-finite gradient in shared\.value_head\.weight$"):
+        one.train()
+    hook.remove()
     assert all(torch.equal(before[k], v) for k, v in learner.module["shared"].state_dict().items())
+
+
+@pytest.mark.parametrize("by", ["global_norm", "norm", "value"])
+def test_gradients_are_limited_as_rllib_limits_them(by):
+    from ray.rllib.utils.torch_utils import clip_gradients
+
+    torch.manual_seed(0)
+    parameters = [
+        torch.nn.Parameter(torch.zeros(4, 3)),
+        torch.nn.Parameter(torch.zeros(5)),
+        torch.nn.Parameter(torch.zeros(2)),
+    ]
+    for parameter, size in zip(parameters, (3.0, 0.01, 0.0), strict=True):
+        parameter.grad = size * torch.randn_like(parameter)
+    parameters.append(torch.nn.Parameter(torch.zeros(1)))  # has no gradient
+    expected = {i: p.grad.clone() for i, p in enumerate(parameters[:3])}
+    norm = torch.cat([g.flatten() for g in expected.values()]).norm()
+    clip_gradients(expected, grad_clip=0.5, grad_clip_by=by)
+    (total,) = clip_and_check([GradientGroup(parameters, 0.5, by)], str)
+    assert torch.allclose(total, norm)
+    for i, gradient in expected.items():
+        assert torch.allclose(parameters[i].grad, gradient, atol=1e-6)
 
 
 @pytest.mark.parametrize("module", ["mlp", "gru", "plasticity", "pheromone_attention", "curiosity", "ant_colony"])
 def test_the_ratio_of_the_first_minibatch_is_one(trial, monkeypatch, module):
     """What was sampled and what is learned from are the same policy, whatever state it has."""
-    from marl_tune.learner import MarlPPOLearner
-
     ratios = []
-    loss = MarlPPOLearner.compute_loss_for_module
 
-    def watched(self, *, module_id, config, batch, fwd_out):
-        dist = self.module[module_id].unwrapped().get_train_action_dist_cls().from_logits(fwd_out["action_dist_inputs"])
-        ratio = (dist.logp(batch["actions"]) - batch["action_logp"]).exp()
+    def watched(inputs, values, batch, dist_class, settings, with_stats):
+        ratio = (dist_class.from_logits(inputs).logp(batch["actions"]) - batch["action_logp"]).exp()
         ratios.append(ratio[batch["loss_mask"]] if "loss_mask" in batch else ratio)
-        return loss(self, module_id=module_id, config=config, batch=batch, fwd_out=fwd_out)
+        return ppo_loss(inputs, values, batch, dist_class, settings, with_stats)
 
-    monkeypatch.setattr(MarlPPOLearner, "compute_loss_for_module", watched)
+    monkeypatch.setattr("marl_tune.learner.ppo_loss", watched)
     one = trial(None, f"module={module}", *(["module.max_seq_len=7"] if module in ("gru", "plasticity") else []))
     for _ in range(2):  # the second fragment begins inside episodes
         ratios.clear()

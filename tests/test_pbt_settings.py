@@ -8,7 +8,9 @@ import pytest
 import torch
 from probes import learner_of as learner
 
+from marl_tune.gradients import clip_and_check
 from marl_tune.learner import MarlPPOLearner
+from marl_tune.ppo_loss import ppo_loss
 from marl_tune.train_batch import EpisodesToTrainBatch
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -54,25 +56,28 @@ CLONE = {
 @pytest.fixture
 def seen(monkeypatch):
     """What the loss, the batch and the optimizer read, update by update."""
-    record: dict[str, list] = {"loss": [], "batch": [], "adam": [], "steps": []}
-    loss, batch, adam = MarlPPOLearner.compute_loss_for_module, EpisodesToTrainBatch.__call__, torch.optim.Adam.step
+    record: dict[str, list] = {name: [] for name in ("loss", "curiosity", "clip", "batch", "adam", "steps")}
+    whole_loss, batch, adam = MarlPPOLearner._loss, EpisodesToTrainBatch.__call__, torch.optim.Adam.step
 
-    def watched_loss(self, *, module_id, config, **kwargs):
-        module = self.module[module_id].unwrapped()
+    def watched_whole_loss(self, module_id, *args):
+        record["curiosity"].append({"module.icm_loss_weight": self.module[module_id].unwrapped().loss_weight})
+        return whole_loss(self, module_id, *args)
+
+    def watched_loss(inputs, values, batch, dist_class, settings, with_stats):
         record["loss"].append(
             {
-                "algorithm.clip_param": config.clip_param,
-                "algorithm.vf_loss_coeff": config.vf_loss_coeff,
-                "algorithm.entropy_coeff": float(
-                    self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
-                ),
-                "algorithm.kl_coeff": float(self.curr_kl_coeffs_per_module[module_id]),
-                "algorithm.grad_clip": config.grad_clip,
-                "module.icm_loss_weight": module.loss_weight,
+                "algorithm.clip_param": settings.clip_param,
+                "algorithm.vf_loss_coeff": settings.vf_loss_coeff,
+                "algorithm.entropy_coeff": settings.entropy_coeff,
+                "algorithm.kl_coeff": settings.kl_coeff,
             }
         )
-        record["steps"].append(len(kwargs["batch"]["actions"]))
-        return loss(self, module_id=module_id, config=config, **kwargs)
+        record["steps"].append(len(batch["actions"]))
+        return ppo_loss(inputs, values, batch, dist_class, settings, with_stats)
+
+    def watched_clip(groups, name_of):
+        record["clip"].append({"algorithm.grad_clip": groups[0].limit})
+        return clip_and_check(groups, name_of)
 
     def watched_batch(self, *, rl_module, **kwargs):
         weight = rl_module["shared"].unwrapped().intrinsic_weight
@@ -94,7 +99,9 @@ def seen(monkeypatch):
         )
         return adam(self, *args, **kwargs)
 
-    monkeypatch.setattr(MarlPPOLearner, "compute_loss_for_module", watched_loss)
+    monkeypatch.setattr("marl_tune.learner.ppo_loss", watched_loss)
+    monkeypatch.setattr("marl_tune.learner.clip_and_check", watched_clip)
+    monkeypatch.setattr(MarlPPOLearner, "_loss", watched_whole_loss)
     monkeypatch.setattr(EpisodesToTrainBatch, "__call__", watched_batch)
     monkeypatch.setattr(torch.optim.Adam, "step", watched_adam)
     return record
@@ -114,13 +121,13 @@ def test_first_update_after_an_exploit_uses_the_clones_settings(trial, tmp_path,
     for values in seen.values():
         values.clear()
     clone.train()
-    for place in ("loss", "batch", "adam"):
+    for place in ("loss", "curiosity", "clip", "batch", "adam"):
         for key, value in seen[place][0].items():
             assert value == pytest.approx(CLONE[key], rel=1e-6), f"{key} in the {place}"
         assert all(entry == seen[place][0] for entry in seen[place]), f"{place} changed within the update"
     assert len(seen["steps"]) == 2 * (400 // 200)
     assert set(seen["steps"]) == {200}
-    covered = {key for place in ("loss", "batch", "adam") for key in seen[place][0]}
+    covered = {key for place in ("loss", "curiosity", "clip", "batch", "adam") for key in seen[place][0]}
     assert covered | {"algorithm.num_epochs", "algorithm.minibatch_size"} == set(CLONE)
 
 

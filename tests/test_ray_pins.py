@@ -51,8 +51,15 @@ def test_the_hooks_of_pbt(scheduler):
 
 
 def test_the_hooks_of_the_learner():
+    """Our learner has an `update` of its own: what RLlib's does around the gradient steps must be what ours does."""
     source = inspect.getsource(Learner.update)
-    for hook in ("_create_iterator_if_necessary", "_log_steps_trained_metrics", "_set_slicing_by_batch_id"):
+    for hook in (
+        "self.before_gradient_based_update(timesteps=timesteps or {})",
+        "training_data.solve_refs()",
+        "self._weights_seq_no += 1",
+        "self.after_gradient_based_update(timesteps=timesteps or {})",
+        "return self.metrics.reduce()",
+    ):
         assert hook in source
     assert "_set_optimizer_state" in inspect.getsource(Learner.set_state)
     assert "weights_seq_no == 0 or self._weights_seq_no < weights_seq_no" in inspect.getsource(Learner.set_state)
