@@ -7,13 +7,17 @@ of a group has the shape `(B, N, ...)` for B copies and N agents. B is `num_envs
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
 
 Observations = dict[str, Any]
 # group -> (B, N, ...) array, or a dict of such arrays where the observation space is a Dict
+
+
+class StateUnavailable(RuntimeError):
+    """The state of a simulation cannot be taken out of it, e.g. because a library in C holds it; says of which."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,25 @@ class World(ABC):
 
     @abstractmethod
     def get_state(self) -> dict[str, Any]:
-        """Everything that the future depends on, generators included: picklable, and detached from the world."""
+        """Everything that the future depends on, generators included: picklable, and detached from the world.
+
+        Raises:
+            StateUnavailable: if the simulation cannot give it; the world goes on all the same. Whoever wanted to go on
+                from here later begins new episodes instead.
+        """
 
     @abstractmethod
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes back to a state that `get_state` of a world with the same configuration and B returned."""
+
+    def close(self) -> None:  # noqa: B027  most worlds hold nothing but memory
+        """Releases what the world holds; it cannot be used afterwards. May be called again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def resolve_reset(

@@ -17,7 +17,7 @@ import modules
 from envs.world import DirectionTokens, World
 from marl_tune.env_runner import BatchedEnvRunner
 from marl_tune.learner import MODULE_SETTINGS, OPTIMIZER, PRECISION, MarlPPOLearner
-from marl_tune.policy import PolicyMap
+from marl_tune.policy_map import PolicyMap
 from marl_tune.rllib_runner import RllibEnvRunner
 from marl_tune.roles import role_modules
 from marl_tune.schema import SweepConfig
@@ -41,7 +41,7 @@ def module_configs(sweep: SweepConfig, policy_map: PolicyMap) -> dict[str, dict[
     of_role, configs = role_modules(sweep), {}
     for module_id, agents in policy_map.modules.items():
         settings = of_role.get(module_id, sweep.module)
-        tokens = next(g.tokens for g in policy_map.groups if g.name == agents.parts[0][0])
+        tokens = next(g.tokens for g in policy_map.groups if g.name == agents.groups[0])
         configs[module_id] = dataclasses.asdict(settings) | {"tokens": _tokens(tokens)}
     return configs
 
@@ -75,7 +75,8 @@ def fragment_length(sweep: SweepConfig, num_agents: int) -> int:
 
 def algorithm_config(sweep: SweepConfig) -> PPOConfig:
     """The AlgorithmConfig of one trial; every number in it comes from `sweep`."""
-    policy_map = build_policy_map(sweep, build_world(sweep, 1))
+    with build_world(sweep, 1) as world:
+        policy_map = build_policy_map(sweep, world)
     cluster = sweep.cluster
     module_ids = sorted(policy_map.modules)
     config = (
@@ -91,7 +92,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             num_envs_per_env_runner=cluster.num_envs_per_env_runner,
             num_cpus_per_env_runner=cluster.num_cpus_per_env_runner,
             num_gpus_per_env_runner=cluster.num_gpus_per_env_runner,
-            rollout_fragment_length=fragment_length(sweep, len(policy_map.module_of)),
+            rollout_fragment_length=fragment_length(sweep, len(policy_map.agents)),
             create_env_on_local_worker=True,
         )
         .framework(
@@ -109,7 +110,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
         )
         .multi_agent(
             policies=set(module_ids),
-            policy_mapping_fn=partial(_module_of, policy_map.module_of),
+            policy_mapping_fn=partial(_module_of, policy_map.choices),
             count_steps_by="agent_steps",
         )
         .rl_module(rl_module_spec=module_specs(sweep, policy_map))
@@ -163,5 +164,5 @@ def _learner_settings(sweep: SweepConfig, of_modules: dict[str, dict[str, Any]])
     }
 
 
-def _module_of(table: dict[str, str], agent_id: str, *_: Any, **__: Any) -> str:
-    return table[agent_id]
+def _module_of(choices: dict[str, tuple[str, ...]], agent_id: str, *_: Any, **__: Any) -> str:
+    return choices[agent_id][0]

@@ -8,13 +8,14 @@ config carries two callables: `world` (num_envs -> World) and `policy_map` (Worl
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 import ray
 import torch
+from ray.exceptions import RayError
 from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
@@ -43,7 +44,9 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
-from marl_tune.policy import Policies, PolicyMap
+from envs.world import StateUnavailable
+from marl_tune.policy import Policies
+from marl_tune.policy_map import PolicyMap
 from marl_tune.rollout import EpisodeRecord, Rollout
 
 RETURN_MEAN_AGENT = "return_mean_agent"  # mean over agents of the extrinsic episode return
@@ -57,6 +60,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     `rollout_fragment_length` steps of each copy.
     """
 
+    env: Any  # World; RLlib's base class sets None
+
     def __init__(self, *, config: Any, **kwargs: Any):
         super().__init__(config=config, **kwargs)
         self.spaces = kwargs.get("spaces", {})
@@ -64,6 +69,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._weights_seq_no = 0
         self.module: Any = None  # MultiRLModule
         self.rollout: Any = None  # Rollout; None until the first fragment
+        # The actor that holds the newest weights; set by asynchronous algorithms (IMPALA, APPO), under this very name.
+        self._env_runner_state_server: Any = None
+        self._fresh_start = False  # whether the next fragment begins new episodes
         self._recent: deque[EpisodeRecord] = deque(maxlen=self.config.metrics_num_episodes_for_smoothing)
         if self.worker_index or self.config.num_env_runners == 0 or self.config.create_env_on_local_worker:
             self.make_env()
@@ -73,6 +81,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     def make_env(self) -> None:
         """Builds the world; sampling begins with fresh episodes."""
+        if self.env is not None:
+            self.env.close()
         self.env = self.config.env_config["world"](self.config.num_envs_per_env_runner)
         self.num_envs = self.env.num_envs
         self.policy_map: PolicyMap = self.config.env_config["policy_map"](self.env)
@@ -100,14 +110,19 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     def begin(self, seed: int | None) -> None:
         """Forgets the episodes under way; the next fragment begins with fresh ones, seeded."""
-        policies = Policies(dict(self.module.items()), self.policy_map, self.num_envs, self._device)
+        policies = Policies(dict(self.module.items()), self.policy_map, self.num_envs, self._device, seed)
         lengths = {m: mod.model_config["max_seq_len"] for m, mod in self.module.items() if mod.is_stateful()}
         self.rollout = Rollout(self.env, policies, lengths, seed)
 
     def get_rollout_state(self) -> dict[str, Any]:
-        """Where sampling stands: the copies, the random generator, the episodes that the metrics speak of."""
+        """Where sampling stands: the copies (None where the world cannot tell, or none has begun), the random
+        generator, the episodes that the metrics speak of."""
+        try:
+            rollout = None if self.rollout is None else self.rollout.get_state()
+        except StateUnavailable:
+            rollout = None  # new episodes after a restore
         return {
-            "rollout": None if self.rollout is None else self.rollout.get_state(),
+            "rollout": rollout,
             "recent": list(self._recent),
             "generator": torch.get_rng_state(),
         }
@@ -137,44 +152,65 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         random_actions: bool = False,
         force_reset: bool = False,
     ) -> list[SingleAgentEpisode]:
-        """Samples one fragment.
+        """Samples one fragment, or whole episodes.
 
         Args:
             num_timesteps: env steps over all copies, rounded up to whole steps of all; default: the config's fragment
                 length.
-            num_episodes: not offered: evaluation plays whole episodes with `marl_tune.evaluation`.
+            num_episodes: play that many whole episodes, spread evenly over the copies, from a fresh start; the next
+                call starts afresh too.
             explore: default: the config's.
             random_actions: not offered.
             force_reset: begin new episodes first.
         """
-        if num_episodes is not None or random_actions:
-            raise NotImplementedError(
-                "BatchedEnvRunner samples fragments of policies; see marl_tune.evaluation for episodes"
-            )
-        if self.rollout is None or force_reset:
+        if random_actions:
+            raise NotImplementedError("BatchedEnvRunner acts by its modules only")
+        self._pull_weights()
+        explore = self.config.explore if explore is None else explore
+        if self.rollout is None or force_reset or self._fresh_start or num_episodes is not None:
             self.begin(self._seed)
-        steps = (
-            self.config.get_rollout_fragment_length(self.worker_index or 0)
-            if num_timesteps is None
-            else math.ceil(num_timesteps / self.num_envs)
-        )
+        self._fresh_start = num_episodes is not None
         with self.metrics.log_time(SAMPLE_TIMER):
-            pieces = self.rollout.sample(steps, self.config.explore if explore is None else explore)
-        self._log_steps(steps)
+            if num_episodes is None:
+                pieces = self.rollout.sample(self._steps(num_timesteps), explore)
+            else:
+                pieces = self.rollout.sample_episodes(num_episodes, explore)
+        self._log_steps(pieces)
         return pieces
 
-    def _log_steps(self, steps: int) -> None:
-        env_steps = steps * self.num_envs
-        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, env_steps, reduce="sum")
-        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, env_steps, reduce="lifetime_sum", with_throughput=True)
-        for module_id, agents in self.policy_map.modules.items():
-            module_steps = env_steps * len(agents.agents)
-            self.metrics.log_value((NUM_MODULE_STEPS_SAMPLED, module_id), module_steps, reduce="sum")
-            self.metrics.log_value((NUM_MODULE_STEPS_SAMPLED_LIFETIME, module_id), module_steps, reduce="lifetime_sum")
-            for agent in agents.agents:
-                self.metrics.log_value((NUM_AGENT_STEPS_SAMPLED, agent), env_steps, reduce="sum")
-                self.metrics.log_value((NUM_AGENT_STEPS_SAMPLED_LIFETIME, agent), env_steps, reduce="lifetime_sum")
-        self.metrics.log_value(WEIGHTS_SEQ_NO, self._weights_seq_no, window=1)
+    def _pull_weights(self) -> None:
+        """Takes newer weights from the state server, where an algorithm has one; goes on with the old if it is gone."""
+        if self._env_runner_state_server is None:
+            return
+        try:
+            state = ray.get(self._env_runner_state_server.pull_if_newer.remote(self._weights_seq_no))
+        except RayError:
+            return
+        if state is not None:
+            self.set_state(state)
+
+    def _steps(self, num_timesteps: int | None) -> int:
+        if num_timesteps is None:
+            return self.config.get_rollout_fragment_length(self.worker_index or 0)
+        return math.ceil(num_timesteps / self.num_envs)
+
+    def _log_steps(self, pieces: list[SingleAgentEpisode]) -> None:
+        of_agents, of_modules = dict.fromkeys(self.policy_map.agents, 0), Counter[str]()
+        for piece in pieces:
+            steps = piece.t - piece.t_started
+            of_agents[piece.agent_id] += steps
+            of_modules[piece.module_id] += steps
+        env_steps = max(of_agents.values())  # all agents of a copy act at every step
+        log = self.metrics.log_value
+        log(NUM_ENV_STEPS_SAMPLED, env_steps, reduce="sum")
+        log(NUM_ENV_STEPS_SAMPLED_LIFETIME, env_steps, reduce="lifetime_sum", with_throughput=True)
+        for module_id, steps in of_modules.items():
+            log((NUM_MODULE_STEPS_SAMPLED, module_id), steps, reduce="sum")
+            log((NUM_MODULE_STEPS_SAMPLED_LIFETIME, module_id), steps, reduce="lifetime_sum")
+        for agent, steps in of_agents.items():
+            log((NUM_AGENT_STEPS_SAMPLED, agent), steps, reduce="sum")
+            log((NUM_AGENT_STEPS_SAMPLED_LIFETIME, agent), steps, reduce="lifetime_sum")
+        log(WEIGHTS_SEQ_NO, self._weights_seq_no, window=1)
 
     def get_metrics(self) -> dict[str, Any]:
         """Metrics since the last call; those of episodes are means over the last ones that ended, however long ago."""
@@ -205,8 +241,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             EPISODE_DURATION_SEC_MEAN: mean(r.seconds for r in records),
             EPISODE_AGENT_RETURN_MEAN: agents,
             EPISODE_MODULE_RETURN_MEAN: {
-                module_id: sum(agents[agent] for agent in module.agents)
-                for module_id, module in self.policy_map.modules.items()
+                module_id: mean(r.module_returns[module_id] for r in records) for module_id in self.policy_map.modules
             },
             **{name: mean(r.metrics[name] for r in records) for name in records[0].metrics},
         }
@@ -252,5 +287,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         assert self.env is not None, "the world was not built"
 
     def stop(self) -> None:
-        """Nothing to release: a batched world lives in this process."""
+        """Releases the world, which may have processes of its own."""
         self.rollout = None
+        if self.env is not None:
+            self.env.close()

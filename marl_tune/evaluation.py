@@ -66,8 +66,9 @@ class _Modules:
 
 def load_modules(folder: Path, sweep: SweepConfig) -> dict[str, Any]:
     """Module id -> RLModule of a checkpoint, ready to act; needs no Ray cluster."""
-    world = build_world(sweep, 1)
-    module = module_specs(sweep, build_policy_map(sweep, world)).build()
+    with build_world(sweep, 1) as world:
+        policy_map = build_policy_map(sweep, world)
+    module = module_specs(sweep, policy_map).build()
     module.set_state(checkpoint.load_weights(folder))
     return {module_id: part.eval() for module_id, part in module.items()}
 
@@ -91,8 +92,8 @@ def evaluate_modules(
     torch.manual_seed(seeds[0])  # a policy that samples its actions plays the same episodes again
     for start in range(0, len(seeds), COPIES_AT_ONCE):
         some = list(seeds[start : start + COPIES_AT_ONCE])
-        world = build_world(sweep, len(some))
-        parts.append(play(world, player(world), some))
+        with build_world(sweep, len(some)) as world:
+            parts.append(play(world, player(world), some))
     torch.set_rng_state(generator)
     return _joined(parts)
 

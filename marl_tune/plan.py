@@ -62,14 +62,14 @@ class _Built:
 
     def __init__(self, sweep: SweepConfig):
         self.sweep = sweep
-        world = build_world(sweep, sweep.cluster.num_envs_per_env_runner)
-        self.map = build_policy_map(sweep, world)
-        self.agents = len(self.map.module_of)
-        self.groups = world.groups
-        self.modules = dict(module_specs(sweep, self.map).build().items())
-        observations = world.reset([sweep.seed + i for i in range(world.num_envs)])
-        _, actions = Policies(self.modules, self.map, world.num_envs).act(observations, explore=True)
-        world.step(actions)
+        with build_world(sweep, sweep.cluster.num_envs_per_env_runner) as world:
+            self.map = build_policy_map(sweep, world)
+            self.agents = len(self.map.agents)
+            self.groups = world.groups
+            self.modules = dict(module_specs(sweep, self.map).build().items())
+            observations = world.reset([sweep.seed + i for i in range(world.num_envs)])
+            _, actions = Policies(self.modules, self.map, world.num_envs).act(observations, explore=True)
+            world.step(actions)
         self.bytes_saved = self._bytes_saved()
 
     def _bytes_saved(self) -> int:

@@ -1,15 +1,9 @@
 """One forward pass per module and step over all copies of a world and all agents: the inner loop of sampling and of
-evaluation.
-
-A `PolicyMap` knows which agents (rows of which group's arrays) each RLModule controls. `Policies.act` takes the
-grouped observations of B copies (group -> (B, N, ...)), runs each module once over its B x n rows and returns grouped
-actions plus what the learner needs of each module.
-"""
+evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -19,9 +13,11 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from envs.world import AgentGroup
+from marl_tune.policy_map import Assignment, Parts, PolicyMap
 
 Arrays = Any  # np.ndarray, or a dict of them where the observation space is a Dict
+NO_ROWS = np.empty(0, np.int64)
+Decision = dict[str, np.ndarray]  # column (RLlib's `Columns`) -> (B, N, ...), of one group and step
 
 
 def tree_map(function, *structures):
@@ -31,131 +27,93 @@ def tree_map(function, *structures):
     return function(*structures)
 
 
-@dataclass(frozen=True)
-class ModuleAgents:
-    """The agents that one module controls, in the order in which its rows stand."""
-
-    module_id: str
-    parts: tuple[tuple[str, tuple[int, ...]], ...]  # (group, columns of that group's arrays)
-    agents: tuple[str, ...]
-    observation_space: gym.Space
-    action_space: gym.Space
-    slices: tuple[slice | np.ndarray, ...] = field(compare=False, default=())
-
-    def gather(self, grouped: Mapping[str, Arrays]) -> Arrays:
-        """Grouped arrays (B, N, ...) -> this module's rows (B, n, ...); a view where the module owns a whole group."""
-        picked = [
-            tree_map(lambda a, c=columns: a[:, c], grouped[group])
-            for (group, _), columns in zip(self.parts, self.slices, strict=True)
-        ]
-        return picked[0] if len(picked) == 1 else tree_map(lambda *a: np.concatenate(a, axis=1), *picked)
-
-
-class PolicyMap:
-    """Which module acts for which agent; static over a run.
-
-    Args:
-        groups: the world's agent groups.
-        module_of: agent id -> module id.
-
-    Raises:
-        ValueError: if two agents with different spaces share a module.
-    """
-
-    def __init__(self, groups: Sequence[AgentGroup], module_of: Mapping[str, str]):
-        self.groups = tuple(groups)
-        self.module_of = dict(module_of)
-        columns: dict[str, dict[str, list[int]]] = {}
-        for group in groups:
-            for column, agent in enumerate(group.agents):
-                columns.setdefault(module_of[agent], {}).setdefault(group.name, []).append(column)
-        self.modules = {module_id: self._agents_of(module_id, parts) for module_id, parts in columns.items()}
-
-    def _agents_of(self, module_id: str, parts: dict[str, list[int]]) -> ModuleAgents:
-        by_name = {group.name: group for group in self.groups}
-        first = by_name[next(iter(parts))]
-        for name in parts:
-            if (by_name[name].observation_space, by_name[name].action_space) != (
-                first.observation_space,
-                first.action_space,
-            ):
-                raise ValueError(f"module {module_id} cannot serve both {first.name} and {name}: their spaces differ")
-        return ModuleAgents(
-            module_id=module_id,
-            parts=tuple((name, tuple(cols)) for name, cols in parts.items()),
-            agents=tuple(by_name[name].agents[c] for name, cols in parts.items() for c in cols),
-            observation_space=first.observation_space,
-            action_space=first.action_space,
-            slices=tuple(
-                slice(None) if len(cols) == len(by_name[name].agents) else np.array(cols)
-                for name, cols in parts.items()
-            ),
-        )
-
-    def scatter(self, per_module: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Per-module arrays (B, n, ...) -> grouped arrays (B, N, ...)."""
-        grouped: dict[str, np.ndarray] = {}
-        for module_id, agents in self.modules.items():
-            rows, start = per_module[module_id], 0
-            for (group, columns), where in zip(agents.parts, agents.slices, strict=True):
-                part = rows[:, start : start + len(columns)]
-                start += len(columns)
-                if isinstance(where, slice):
-                    grouped[group] = part
-                    continue
-                if group not in grouped:
-                    n_agents = len(next(g.agents for g in self.groups if g.name == group))
-                    grouped[group] = np.empty((rows.shape[0], n_agents, *rows.shape[2:]), rows.dtype)
-                grouped[group][:, where] = part
-        return grouped
-
-
-@dataclass
-class Decision:
-    """What one module decided for its rows in one step; every array is (B, n, ...)."""
-
-    actions: np.ndarray
-    logp: np.ndarray | None
-    dist_inputs: np.ndarray
-
-
 class Policies:
-    """Modules with the recurrent state of every (copy, agent); acts for all of them at once.
+    """Modules, with the recurrent state of every agent of every copy; acts for all of them at once.
 
     Args:
         modules: module id -> RLModule (any `nn.Module` with RLlib's forward methods).
         policy_map: who controls whom.
         num_envs: B, the copies of the world.
         device: where the modules live.
+        seed: of the draws of a map that changes from episode to episode.
     """
 
-    def __init__(self, modules: Mapping[str, RLModule], policy_map: PolicyMap, num_envs: int, device: Any = "cpu"):
+    def __init__(
+        self,
+        modules: Mapping[str, RLModule],
+        policy_map: PolicyMap,
+        num_envs: int,
+        device: Any = "cpu",
+        seed: int | None = None,
+    ):
         self.modules, self.map, self.num_envs, self.device = modules, policy_map, num_envs, device
-        self.states: dict[str, dict[str, torch.Tensor]] = {}
-        for module_id, agents in policy_map.modules.items():
-            module = modules[module_id]
-            if module.is_stateful():
-                initial = module.get_initial_state()
-                rows = num_envs * len(agents.agents)
-                self.states[module_id] = {
-                    name: torch.as_tensor(value, device=device).unsqueeze(0).repeat(rows, *[1] * np.ndim(value))
-                    for name, value in initial.items()
-                }
+        self.assignment = Assignment(policy_map, num_envs, seed)
+        for module in modules.values():
+            module.eval()  # once: the modules' own forward methods, which `_decide` calls, leave the mode as it is
+        self.states: dict[str, dict[str, torch.Tensor]] = {}  # stateful module -> name -> (R, ...), as its rows stand
+        for module_id in policy_map.module_ids:
+            if modules[module_id].is_stateful():
+                self.states[module_id] = self._initial_states(module_id)
 
-    def state_of(self, module_id: str, copy: int) -> dict[str, np.ndarray]:
-        """The state of one copy's agents of a module: name -> (n, ...), copied."""
-        n = len(self.map.modules[module_id].agents)
-        return {k: v[copy * n : (copy + 1) * n].cpu().numpy().copy() for k, v in self.states[module_id].items()}
+    def _copies(self, module_id: str) -> np.ndarray:
+        return self.assignment.copies.get(module_id, NO_ROWS)
+
+    def _initial_states(self, module_id: str) -> dict[str, torch.Tensor]:
+        rows, initial = len(self._copies(module_id)), self.modules[module_id].get_initial_state()
+        return {
+            name: torch.as_tensor(value, device=self.device).unsqueeze(0).repeat(rows, *[1] * np.ndim(value))
+            for name, value in initial.items()
+        }
+
+    def states_of(self, module_id: str, copies: np.ndarray) -> dict[int, dict[str, np.ndarray]]:
+        """Copy -> name -> (n, ...): the states of the agents that the module acts for in these copies, copied."""
+        of_row = self._copies(module_id)
+        rows = np.flatnonzero(np.isin(of_row, copies))
+        picked = {name: value[torch.from_numpy(rows)].cpu().numpy() for name, value in self.states[module_id].items()}
+        return {
+            int(copy): {name: value[of_row[rows] == copy] for name, value in picked.items()}
+            for copy in np.unique(of_row[rows])
+        }
 
     @torch.inference_mode()
-    def reset(self, copies: np.ndarray) -> None:
-        """Sets the state of the agents of these copies back to the initial one (an episode begins)."""
+    def begin_episodes(self, copies: np.ndarray) -> None:
+        """New episodes in these copies: initial states, and modules drawn anew where the map says so."""
+        before = self.assignment.slots
+        redrawn = self.assignment.begin_episodes(copies)
         for module_id, state in self.states.items():
-            n = len(self.map.modules[module_id].agents)
-            rows = torch.as_tensor((copies[:, None] * n + np.arange(n)).ravel(), device=self.device)
+            if redrawn:
+                self.states[module_id] = state = self._carried(module_id, state, before.get(module_id, NO_ROWS))
+            rows = torch.from_numpy(np.flatnonzero(np.isin(self._copies(module_id), copies)))
             initial = self.modules[module_id].get_initial_state()
             for name, value in state.items():
                 value[rows] = torch.as_tensor(initial[name], dtype=value.dtype, device=self.device)
+
+    def _carried(self, module_id: str, state: dict[str, torch.Tensor], before: np.ndarray) -> dict[str, torch.Tensor]:
+        """The states as the rows stand now; `before` are the slots of the old rows."""
+        carried = self._initial_states(module_id)
+        row_of_slot = np.full(self.assignment.num_slots, -1)
+        row_of_slot[before] = np.arange(len(before))
+        source = row_of_slot[self.assignment.slots.get(module_id, NO_ROWS)]
+        stay = np.flatnonzero(source >= 0)
+        for name, value in state.items():
+            carried[name][torch.from_numpy(stay)] = value[torch.from_numpy(source[stay])]
+        return carried
+
+    def get_state(self) -> dict[str, Any]:
+        """Who acts for whom, the generator of the draws, and all recurrent states."""
+        return {
+            "owner": {name: value.copy() for name, value in self.assignment.owner.items()},
+            "generator": self.assignment.rng.bit_generator.state,
+            "states": {m: {k: v.cpu() for k, v in state.items()} for m, state in self.states.items()},
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes back to what `get_state` returned."""
+        self.assignment.set_owner(state["owner"])
+        self.assignment.rng.bit_generator.state = state["generator"]
+        self.states = {
+            m: {k: v.clone().to(self.device) for k, v in tensors.items()} for m, tensors in state["states"].items()
+        }
 
     @torch.inference_mode()
     def act(self, grouped: Mapping[str, Arrays], explore: bool) -> tuple[dict[str, Decision], dict[str, np.ndarray]]:
@@ -166,42 +124,68 @@ class Policies:
             explore: sample from the policy (True) or take its mode (False).
 
         Returns:
-            module id -> `Decision`, and group -> actions for the world (B, N, ...).
+            group -> `Decision` (actions, inputs of their distribution and, where the policy explores, log p), and
+            group -> actions for the world (B, N, ...).
         """
-        decisions = {}
-        for module_id, agents in self.map.modules.items():
-            decisions[module_id] = self._decide(module_id, agents, grouped, explore)
-        return decisions, self.map.scatter({m: self.to_world(m, d.actions) for m, d in decisions.items()})
+        decisions: dict[str, Decision] = {group.name: {} for group in self.map.groups}
+        for module_id, parts in self.assignment.parts.items():
+            self._scatter(parts, self._decide(module_id, self._gather(parts, grouped), explore), decisions)
+        spaces = {group.name: group.action_space for group in self.map.groups}
+        return decisions, {name: to_world(spaces[name], d[Columns.ACTIONS]) for name, d in decisions.items()}
 
-    def _decide(self, module_id: str, agents: ModuleAgents, grouped: Mapping[str, Arrays], explore: bool) -> Decision:
+    def _scatter(self, parts: Parts, columns: Decision, decisions: dict[str, Decision]) -> None:
+        """Writes a module's columns (R, ...) to where its agents stand in their groups' (B, N, ...)."""
+        start = 0
+        for name, places in parts:
+            shape = self.assignment.owner[name].shape
+            stop = start + (shape[0] * shape[1] if places is None else len(places))
+            for column, rows in columns.items():
+                if places is None:
+                    decisions[name][column] = rows[start:stop].reshape(*shape, *rows.shape[1:])
+                    continue
+                if column not in decisions[name]:
+                    decisions[name][column] = np.empty((*shape, *rows.shape[1:]), rows.dtype)
+                flat = decisions[name][column].reshape(shape[0] * shape[1], *rows.shape[1:])
+                flat[places] = rows[start:stop]
+            start = stop
+
+    @staticmethod
+    def _gather(parts: Parts, grouped: Mapping[str, Arrays]) -> Arrays:
+        """The rows of a module, (R, ...)."""
+
+        def rows_of(array: np.ndarray, places: np.ndarray | None) -> np.ndarray:
+            rows = array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
+            return rows if places is None else rows[places]
+
+        picked = [tree_map(lambda a, p=places: rows_of(a, p), grouped[name]) for name, places in parts]
+        return picked[0] if len(picked) == 1 else tree_map(lambda *a: np.concatenate(a), *picked)
+
+    def _decide(self, module_id: str, rows: Arrays, explore: bool) -> Decision:
+        """One forward pass: observations (R, ...) -> columns (R, ...)."""
         module = self.modules[module_id]
-        shape = (self.num_envs, len(agents.agents))
         stateful = module_id in self.states
-        time = (1,) if stateful else ()
 
-        def to_rows(array: np.ndarray) -> torch.Tensor:
-            rows = np.ascontiguousarray(array).reshape(shape[0] * shape[1], *time, *array.shape[2:])
-            return torch.from_numpy(rows).to(self.device)
+        def to_tensor(array: np.ndarray) -> torch.Tensor:
+            tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+            return tensor.unsqueeze(1) if stateful else tensor  # a memory takes (R, T, ...)
 
-        batch: dict[str, Any] = {Columns.OBS: tree_map(to_rows, agents.gather(grouped))}
+        batch: dict[str, Any] = {Columns.OBS: tree_map(to_tensor, rows)}
         if stateful:
             batch[Columns.STATE_IN] = self.states[module_id]
-        out = module.forward_exploration(batch) if explore else module.forward_inference(batch)
-        if stateful:
-            self.states[module_id] = out[Columns.STATE_OUT]
+        # The modules' own methods: RLlib's wrappers walk through all submodules to set their mode, at every step.
+        out = module._forward_exploration(batch) if explore else module._forward_inference(batch)
         inputs = out[Columns.ACTION_DIST_INPUTS]
-        inputs = inputs[:, 0] if stateful else inputs
+        if stateful:
+            self.states[module_id], inputs = out[Columns.STATE_OUT], inputs[:, 0]
         dist_class = module.get_exploration_action_dist_cls() if explore else module.get_inference_action_dist_cls()
         dist = dist_class.from_logits(inputs)
         actions = dist.sample() if explore else dist.to_deterministic().sample()
-        logp = dist.logp(actions).cpu().numpy().reshape(shape) if explore else None
-        return Decision(
-            actions=actions.cpu().numpy().reshape(*shape, *actions.shape[1:]),
-            logp=logp,
-            dist_inputs=inputs.cpu().numpy().reshape(*shape, *inputs.shape[1:]),
-        )
+        columns = {Columns.ACTIONS: actions, Columns.ACTION_DIST_INPUTS: inputs}
+        if explore:
+            columns[Columns.ACTION_LOGP] = dist.logp(actions)
+        return {name: value.cpu().numpy() for name, value in columns.items()}
 
-    def to_world(self, module_id: str, actions: np.ndarray) -> np.ndarray:
-        """Box actions leave the policy in terms of [-1, 1] and are stretched to the space's bounds, as by RLlib."""
-        space = self.map.modules[module_id].action_space
-        return np.asarray(unsquash_action(actions, space)) if isinstance(space, gym.spaces.Box) else actions
+
+def to_world(space: gym.Space, actions: np.ndarray) -> np.ndarray:
+    """Box actions leave the policy in terms of [-1, 1] and are stretched to the space's bounds, as by RLlib."""
+    return np.asarray(unsquash_action(actions, space)) if isinstance(space, gym.spaces.Box) else actions

@@ -1,4 +1,4 @@
-"""Collects fragments of experience from a batched world: arrays first, one RLlib episode per agent and segment last.
+"""Collects fragments of experience from a batched world, whose copies go on from fragment to fragment.
 
 RLlib's MultiAgentEnvRunner keeps Python objects per agent and step. Here a step touches arrays of shape (B, N, ...)
 only; when the fragment is full, it is cut into segments (the part of one episode of one copy that lies in the
@@ -9,44 +9,30 @@ take as they are.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
 from envs.world import World
-from marl_tune.policy import Arrays, ModuleAgents, Policies, tree_map
+from marl_tune.fragment import Fragment, Segment, new_episode_id
+from marl_tune.policy import Policies, tree_map
 
-SEQUENCE_STATES = "sequence_states"  # key of SingleAgentEpisode.custom_data: state name -> (sequences + 1 at most, ...)
+EPISODE_CHUNK = 32  # steps between two looks at which episodes have ended
 
 
 @dataclass
 class EpisodeRecord:
     """One finished episode of one copy of the world; returns are extrinsic and undiscounted."""
 
+    id: str
+    copy: int
     length: int
     returns: dict[str, float]  # agent -> return
+    module_returns: dict[str, float]  # module -> sum over the agents that it acted for
     metrics: dict[str, float]  # the world's own
     seconds: float
-
-
-@dataclass
-class _Segment:
-    """Steps [start, stop) of one copy, all of one episode."""
-
-    copy: int
-    start: int
-    stop: int
-    t_started: int  # episode step at which the segment begins
-    terminated: bool = False
-    truncated: bool = False
-    final_observation: dict[str, Arrays] = field(default_factory=dict)  # module -> (n, ...): seen after the last step
-    states: dict[str, list[dict[str, np.ndarray]]] = field(
-        default_factory=dict
-    )  # module -> state at each sequence start
 
 
 class Rollout:
@@ -66,8 +52,10 @@ class Rollout:
         seeds = None if seed is None else [int(s) for s in np.random.SeedSequence(seed).generate_state(copies)]
         self.observations = world.reset(seeds)
         self.episode_step = np.zeros(copies, dtype=np.int64)
+        self._episode_ids = [new_episode_id() for _ in range(copies)]
         self._returns = {g.name: np.zeros((copies, len(g.agents)), np.float64) for g in world.groups}
         self._began = np.full(copies, time.perf_counter())
+        self._modules = [self._modules_of(copy) for copy in range(copies)]
         self.finished: list[EpisodeRecord] = []
 
     def sample(self, num_steps: int, explore: bool = True) -> list[SingleAgentEpisode]:
@@ -76,27 +64,50 @@ class Rollout:
         Returns:
             One episode piece per agent and segment; together num_steps x B x N agent-steps.
         """
-        storage = {m: _ModuleStorage(a, num_steps, self.world.num_envs) for m, a in self.policies.map.modules.items()}
-        open_segments = [_Segment(b, 0, 0, int(self.episode_step[b])) for b in range(self.world.num_envs)]
-        closed: list[_Segment] = []
+        fragment = Fragment(self.world.groups, num_steps, self.world.num_envs)
+        segments = [self._open(b, 0) for b in range(self.world.num_envs)]
+        closed: list[Segment] = []
         for t in range(num_steps):
-            self._store_sequence_states(open_segments, t)
+            fragment.see(t, self.observations)
+            self._store_sequence_states(segments, t)
             decisions, actions = self.policies.act(self.observations, explore)
             step = self.world.step(actions)
-            for module_id, store in storage.items():
-                store.put(t, self.observations, decisions[module_id], step.rewards)
+            fragment.put(t, decisions, step.rewards)
             self.observations = step.observations
             self.episode_step += 1
             for name, rewards in step.rewards.items():
                 self._returns[name] += rewards
             done = np.flatnonzero(step.terminated | step.truncated)
             if len(done):
+                self._store_sequence_states([segments[b] for b in done], t + 1)
                 for b in done:
-                    closed.append(self._close(open_segments[b], t + 1, storage, step.terminated[b], step.truncated[b]))
-                    open_segments[b] = _Segment(int(b), t + 1, t + 1, 0)
+                    closed.append(self._ended(segments[b], t + 1, bool(step.terminated[b])))
                 self._begin_episodes(done)
-        closed += [self._close(s, num_steps, storage, False, False) for s in open_segments if s.start < num_steps]
-        return [piece for segment in closed for store in storage.values() for piece in store.pieces(segment)]
+                for b in done:
+                    segments[b] = self._open(int(b), t + 1)
+        fragment.see(num_steps, self.observations)
+        open_segments = [segment for segment in segments if segment.start < num_steps]
+        self._store_sequence_states(open_segments, num_steps)
+        for segment in open_segments:
+            segment.stop = num_steps
+        return fragment.pieces(closed + open_segments)
+
+    def sample_episodes(self, num_episodes: int, explore: bool = True) -> list[SingleAgentEpisode]:
+        """Plays whole episodes, the same number in every copy (one more in the first ones): short ones count no more
+        than long ones, as they would if the first to end were taken. `finished` then holds just these.
+
+        Returns:
+            Their pieces.
+        """
+        copies = self.world.num_envs
+        quota = np.full(copies, num_episodes // copies) + (np.arange(copies) < num_episodes % copies)
+        pieces: list[SingleAgentEpisode] = []
+        while np.any(np.bincount([record.copy for record in self.finished], minlength=copies) < quota):
+            pieces += self.sample(EPISODE_CHUNK, explore)
+        counted = [[r for r in self.finished if r.copy == copy][: quota[copy]] for copy in range(copies)]
+        self.finished = [record for records in counted for record in records]
+        ids = {record.id for record in self.finished}
+        return [piece for piece in pieces if piece.multi_agent_episode_id in ids]
 
     def get_state(self) -> dict[str, Any]:
         """Where every copy stands, for `set_state` of a rollout of the same structure."""
@@ -105,7 +116,7 @@ class Rollout:
             "observations": self.observations,
             "episode_step": self.episode_step.copy(),
             "returns": {name: value.copy() for name, value in self._returns.items()},
-            "policies": {m: {k: v.cpu() for k, v in state.items()} for m, state in self.policies.states.items()},
+            "policies": self.policies.get_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -114,111 +125,62 @@ class Rollout:
         self.observations = state["observations"]
         self.episode_step = state["episode_step"].copy()
         self._returns = {name: value.copy() for name, value in state["returns"].items()}
-        for module_id, tensors in state["policies"].items():
-            for name, value in tensors.items():
-                self.policies.states[module_id][name] = value.clone().to(self.policies.device)
+        self.policies.set_state(state["policies"])
+        self._modules = [self._modules_of(copy) for copy in range(self.world.num_envs)]
 
-    def _store_sequence_states(self, segments: list[_Segment], t: int) -> None:
-        """Keeps the state of each copy that begins a training sequence at step t of the fragment."""
+    def _modules_of(self, copy: int) -> dict[str, tuple[str, ...]]:
+        """Group -> module id of each of its agents, in the present episode of a copy."""
+        ids = self.policies.map.module_ids
+        return {name: tuple(ids[k] for k in owner[copy]) for name, owner in self.policies.assignment.owner.items()}
+
+    def _open(self, copy: int, t: int) -> Segment:
+        started = int(self.episode_step[copy])
+        return Segment(copy, t, t, started, self._episode_ids[copy], self._modules[copy])
+
+    def _ended(self, segment: Segment, stop: int, terminated: bool) -> Segment:
+        """Closes the segment of an episode that has ended, with its true last observation."""
+        segment.stop, segment.terminated, segment.truncated = stop, terminated, not terminated
+        segment.last = {
+            name: tree_map(lambda a: a[segment.copy].copy(), seen) for name, seen in self.observations.items()
+        }
+        return segment
+
+    def _store_sequence_states(self, segments: list[Segment], t: int) -> None:
+        """Keeps the state of each copy that begins a training sequence at step t of the fragment.
+
+        Also after the last step of a segment, where a sequence would begin: it serves the bootstrap value.
+        """
         for module_id in self.policies.states:
             length = self.max_seq_len[module_id]
-            for segment in segments:
-                if (t - segment.start) % length == 0:
-                    states = segment.states.setdefault(module_id, [])
-                    states.append(self.policies.state_of(module_id, segment.copy))
-
-    def _close(
-        self, segment: _Segment, stop: int, storage: dict[str, _ModuleStorage], terminated: Any, truncated: Any
-    ) -> _Segment:
-        """Ends a segment: the true last observation, and the state where a sequence would begin after it."""
-        segment.stop, segment.terminated = stop, bool(terminated)
-        segment.truncated = bool(truncated) and not segment.terminated
-        if segment.stop > segment.start:
-            self._store_sequence_states([segment], stop)
-        for module_id, store in storage.items():
-            row = store.agents.gather(tree_map_groups(self.observations, segment.copy))
-            segment.final_observation[module_id] = tree_map(lambda a: a[0].copy(), row)
-        return segment
+            starting = {s.copy: s for s in segments if (t - s.start) % length == 0}
+            if starting:
+                states = self.policies.states_of(module_id, np.fromiter(starting, np.int64))
+                for copy, state in states.items():
+                    starting[copy].states.setdefault(module_id, []).append(state)
 
     def _begin_episodes(self, done: np.ndarray) -> None:
         """Records the finished episodes and resets their copies."""
         now, metrics = time.perf_counter(), self.world.episode_metrics(done)
         for i, b in enumerate(done):
-            returns = {
-                agent: float(self._returns[group.name][b, column])
-                for group in self.world.groups
-                for column, agent in enumerate(group.agents)
-            }
             own = {name: float(values[i]) for name, values in metrics.items()}
-            record = EpisodeRecord(int(self.episode_step[b]), returns, own, float(now - self._began[b]))
-            self.finished.append(record)
+            self.finished.append(self._record(int(b), own, float(now - self._began[b])))
+            self._episode_ids[b] = new_episode_id()
         for returns_of in self._returns.values():
             returns_of[done] = 0.0
         self.episode_step[done], self._began[done] = 0, now
-        self.policies.reset(done)
+        self.policies.begin_episodes(done)
+        if self.policies.map.draw is not None:
+            for b in done:
+                self._modules[b] = self._modules_of(b)
         self.observations = self.world.reset(copies=done)
 
-
-def tree_map_groups(grouped: dict[str, Arrays], copy: int) -> dict[str, Arrays]:
-    """Grouped arrays (B, N, ...) -> one copy's (1, N, ...)."""
-    return {name: tree_map(lambda a: a[copy : copy + 1], value) for name, value in grouped.items()}
-
-
-class _ModuleStorage:
-    """The fragment of one module: arrays (T, B, n, ...), filled step by step, cut into episodes at the end."""
-
-    def __init__(self, agents: ModuleAgents, num_steps: int, num_envs: int):
-        self.agents, self.shape = agents, (num_steps, num_envs, len(agents.agents))
-        self.observations: Arrays = None
-        self.rewards = np.empty(self.shape, np.float32)
-        self.columns: dict[str, np.ndarray] = {}
-
-    def put(self, t: int, observations: dict[str, Arrays], decision: Any, rewards: dict[str, np.ndarray]) -> None:
-        """Writes step t."""
-        rows = self.agents.gather(observations)
-        if self.observations is None:
-            self.observations = tree_map(lambda a: np.empty((*self.shape, *a.shape[2:]), a.dtype), rows)
-        tree_map(lambda store, a: store.__setitem__(t, a), self.observations, rows)
-        self.rewards[t] = self.agents.gather(rewards)
-        values = {Columns.ACTIONS: decision.actions, Columns.ACTION_DIST_INPUTS: decision.dist_inputs}
-        if decision.logp is not None:
-            values[Columns.ACTION_LOGP] = decision.logp
-        for name, value in values.items():
-            if name not in self.columns:
-                self.columns[name] = np.empty((*self.shape, *value.shape[2:]), value.dtype)
-            self.columns[name][t] = value
-
-    def pieces(self, segment: _Segment) -> list[SingleAgentEpisode]:
-        """One numpy episode per agent for this segment."""
-        b, rows = segment.copy, slice(segment.start, segment.stop)
-        seen = tree_map(
-            lambda store, last: np.concatenate([store[rows, b], last[None]]),
-            self.observations,
-            segment.final_observation[self.agents.module_id],
-        )  # (length + 1, n, ...)
-        states = segment.states.get(self.agents.module_id, [])
-        return [self._piece(segment, rows, i, agent, seen, states) for i, agent in enumerate(self.agents.agents)]
-
-    def _piece(
-        self, segment: _Segment, rows: slice, i: int, agent: str, seen: Arrays, states: list[dict[str, np.ndarray]]
-    ) -> SingleAgentEpisode:
-        b = segment.copy
-        columns = {name: InfiniteLookbackBuffer(array[rows, b, i]) for name, array in self.columns.items()}
-        piece = SingleAgentEpisode(
-            observations=InfiniteLookbackBuffer(tree_map(lambda a: a[:, i], seen)),
-            actions=columns.pop(Columns.ACTIONS),
-            rewards=InfiniteLookbackBuffer(self.rewards[rows, b, i]),
-            infos=InfiniteLookbackBuffer([{}] * (segment.stop - segment.start + 1)),
-            extra_model_outputs=columns,
-            terminated=segment.terminated,
-            truncated=segment.truncated,
-            t_started=segment.t_started,
-            len_lookback_buffer=0,
-            agent_id=agent,
-            module_id=self.agents.module_id,
-        )
-        if states:
-            piece.custom_data[SEQUENCE_STATES] = {
-                name: np.stack([state[name][i] for state in states]) for name in states[0]
-            }
-        return piece
+    def _record(self, copy: int, metrics: dict[str, float], seconds: float) -> EpisodeRecord:
+        returns, of_modules = {}, dict.fromkeys(self.policies.map.module_ids, 0.0)
+        for group in self.world.groups:
+            for column, (agent, module_id) in enumerate(
+                zip(group.agents, self._modules[copy][group.name], strict=True)
+            ):
+                returns[agent] = float(self._returns[group.name][copy, column])
+                of_modules[module_id] += returns[agent]
+        length = int(self.episode_step[copy])
+        return EpisodeRecord(self._episode_ids[copy], copy, length, returns, of_modules, metrics, seconds)

@@ -164,6 +164,6 @@ def _baseline(trained: SweepConfig, sweep: SweepConfig, seeds: Sequence[int]) ->
     if trained.env.name not in envs.BASELINES:
         return None
     name = envs.BASELINES[trained.env.name].rsplit(":", 1)[-1]
-    world = build_world(trained, len(seeds))
-    evaluation = play(world, envs.baseline_class(trained.env.name)(world), seeds)
+    with build_world(trained, len(seeds)) as world:
+        evaluation = play(world, envs.baseline_class(trained.env.name)(world), seeds)
     return {"name": name, **describe(evaluation, sweep.search.metric, sweep.selection)}

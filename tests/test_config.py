@@ -28,7 +28,7 @@ TOP_LEVEL = {"name", "seed", "space", "results_dir", "resume", "dry_run"} | SECT
 
 
 def stems(folder: Path) -> list[str]:
-    return sorted(file.stem for file in folder.glob("*.yaml"))
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ import inspect
 
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 from probes import learner_of
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.tune import Trainable
 from ray.tune.schedulers import PopulationBasedTraining
 from ray.tune.schedulers.pb2 import PB2
@@ -77,3 +79,20 @@ def test_adam_reads_its_settings_from_the_group_at_every_step():
     optimizer.param_groups[0].update(lr=0.25)
     optimizer.step()
     assert weight.item() == pytest.approx(-0.25)
+
+
+def test_rllib_takes_a_truncation_of_all_agents_for_a_termination():
+    """So its learner never bootstraps at a time limit; our runner tells the two apart."""
+    episode = MultiAgentEpisode(
+        observation_space={"a": Discrete(2)}, action_space={"a": Discrete(2)}, agent_to_module_mapping_fn=lambda *_: "m"
+    )
+    episode.add_env_reset(observations={"a": 0})
+    episode.add_env_step(
+        observations={"a": 1},
+        actions={"a": 0},
+        rewards={"a": 0.0},
+        terminateds={"a": False, "__all__": False},
+        truncateds={"a": True, "__all__": True},
+    )
+    assert (episode.is_truncated, episode.is_terminated) == (True, True)
+    assert episode.agent_episodes["a"].is_terminated

@@ -5,7 +5,7 @@ import pytest
 import torch
 from probes import Unwrapped, sampled
 
-from marl_tune.rollout import SEQUENCE_STATES
+from marl_tune.fragment import SEQUENCE_STATES
 
 LENGTH = 4  # max_seq_len of the stateful modules here
 
