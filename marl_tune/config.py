@@ -129,7 +129,8 @@ def _register() -> None:
     store.store(name="sweep_schema", node={key: MISSING for key in field_types(SweepConfig) if key != "group_options"})
     for group in groups.GROUPS:
         for name in groups.options(group):
-            store.store(group=f"schema/{group}", name=name, node=_typed_for_hydra(groups.schema(group, name)))
+            folder, _, stem = f"schema/{group}/{name}".rpartition("/")  # an option may lie in a folder: mpe/simple_tag
+            store.store(group=folder, name=stem, node=_typed_for_hydra(groups.schema(group, name)))
 
 
 @cache

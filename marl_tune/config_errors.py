@@ -17,6 +17,7 @@ RULES = {
     "Float": "be a number",
     "Integer": "be a whole number",
     "Boolean": "be true or false",
+    "a valid bool": "be true or false",
     "ListConfig": "be a list",
     "subclass": "be a mapping",
     "not Optional": "not be null",
@@ -46,11 +47,12 @@ def _missing_config(error: MissingConfigException) -> ConfigError:
     found = re.search(r"Could not find '([^']+)'", text)
     if found is None:
         return ConfigError(f"{text.splitlines()[0]} Give its folder by -cd and its name, without .yaml, by -cn")
-    group, _, option = found[1].rpartition("/")
+    group, _, option = found[1].partition("/")
     listed = re.search(r"Available options in '[^']*':\n((?:\t.+\n?)+?)(?=Config search path|\Z)", text)
     if listed is None:
         return ConfigError(text.splitlines()[0])
-    return unknown(group, option, listed[1].split())
+    registered = options(group) if group in GROUPS else []  # Hydra does not list those in folders
+    return unknown(group, option, {*listed[1].split(), *registered})
 
 
 def _unreadable(error: OverrideParseException) -> ConfigError:

@@ -3,7 +3,9 @@
 Reads conf/ as text, without Hydra.
 """
 
+from collections.abc import Iterator
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 ORDER = ("experiment", "env", "module", "sharing", "algorithm", "search", "logger", "cluster")
 
@@ -44,9 +46,17 @@ def text() -> str:
 
 def described(group: str) -> dict[str, str]:
     """Option -> the first comment line of its file that is not a directive to Hydra, in alphabetical order."""
-    folder = files("conf").joinpath(group)
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-    return {name.removesuffix(".yaml"): _first_comment(folder.joinpath(name).read_text("utf-8")) for name in names}
+    found = dict(_described(files("conf").joinpath(group), ""))
+    return {name: found[name] for name in sorted(found)}
+
+
+def _described(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
+    """(option, comment) of the files in a folder and in those below it: mpe/simple_tag.yaml is mpe/simple_tag."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _described(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".yaml"):
+            yield prefix + entry.name.removesuffix(".yaml"), _first_comment(entry.read_text("utf-8"))
 
 
 def _first_comment(source: str) -> str:

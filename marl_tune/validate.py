@@ -33,11 +33,12 @@ def check_trial(sweep: SweepConfig) -> None:
         rule = f"be at most algorithm.train_batch_size a learner ({per_learner})"
         raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
     copies = cluster.num_envs_per_env_runner * max(cluster.num_env_runners, 1)
-    a_step = copies * getattr(sweep.env, "n_agents", 1)
+    agents = getattr(sweep.env, "n_agents", 1)  # of all groups; 1 where only the world itself knows
+    a_step = copies * agents
     if algorithm.train_batch_size < a_step:
         rule = (
             f"be at least {a_step}, one step of every agent (cluster.num_envs_per_env_runner x "
-            "cluster.num_env_runners x env.n_agents)"
+            f"cluster.num_env_runners x {agents} agents)"
         )
         raise invalid("algorithm.train_batch_size", rule, algorithm.train_batch_size)
     if cluster.rollout == "rllib" and hasattr(sweep.module, "max_seq_len"):

@@ -56,12 +56,14 @@ def test_schemas_need_neither_torch_nor_ray():
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_option_has_its_yaml_and_every_yaml_its_option(group):
-    assert {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} == set(options(group))
+    folder = ROOT / "conf" / group
+    found = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")}
+    assert found == set(options(group))
 
 
 @pytest.mark.parametrize(("registry", "package"), [(envs.ENVS, "envs"), (modules.MODULES, "modules")])
 def test_one_stem_for_file_and_class(registry, package):
     for stem, place in registry.items():
-        camel = "".join(part.capitalize() for part in stem.split("_"))
-        assert place == f"{package}.{stem}:{camel}"
+        camel = "".join(part.capitalize() for part in stem.rpartition("/")[2].split("_"))
+        assert place == f"{package}.{stem.replace('/', '.')}:{camel}"
         assert (ROOT / package / f"{stem}.py").is_file()

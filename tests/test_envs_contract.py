@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from importlib import import_module
+from inspect import isabstract
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from envs.contract import ContractError, check_world, sample_actions
 from envs.world import World
 
 SHORT = 25  # steps of an episode, where a world has a limit to shorten
+LIMITS = ("max_steps", "max_cycles")  # what a world may call that limit
 
 
 def short_config(name):
     config = envs.default_config(name)
-    return replace(config, max_steps=SHORT) if hasattr(config, "max_steps") else config
+    return replace(config, **{limit: SHORT for limit in LIMITS if hasattr(config, limit)})
 
 
 @pytest.mark.parametrize("name", envs.ENVS)
@@ -29,20 +31,23 @@ def test_world_keeps_the_contract(name):
 def test_one_stem_names_file_class_config_and_values(name):
     cls, config = envs.env_class(name), envs.config_class(name)
     assert issubclass(cls, World)
-    assert cls.__module__ == f"envs.{name}"
-    assert cls.__name__ == "".join(part.capitalize() for part in name.split("_"))
+    assert cls.__module__ == f"envs.{name.replace('/', '.')}"
+    assert cls.__name__ == "".join(part.capitalize() for part in name.rpartition("/")[2].split("_"))
     assert import_module(cls.__module__).__dict__[f"{cls.__name__}Config"] is config
     assert fields(config)[0].name == "name"
     assert envs.default_config(name).name == name
 
 
 def test_every_file_with_a_world_is_registered():
-    found = set()
-    for path in Path(envs.__file__).parent.glob("*.py"):
-        module = import_module("envs" if path.stem == "__init__" else f"envs.{path.stem}")
+    found, folder = set(), Path(envs.__file__).parent
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(folder.parent).with_suffix("").parts
+        module = import_module(".".join(parts).removesuffix(".__init__"))
         worlds = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, World)]
-        found |= {cls.__module__.removeprefix("envs.") for cls in worlds if cls is not World}
-    assert found == set(envs.ENVS)
+        # A world that can be chosen has a config; `WorkerWorld` is made of one that was.
+        chosen = [cls for cls in worlds if hasattr(cls, "Config") and not isabstract(cls)]
+        found |= {f"{cls.__module__}:{cls.__name__}" for cls in chosen}
+    assert found == set(envs.ENVS.values())
     assert set(envs.BASELINES) <= set(envs.ENVS)
 
 

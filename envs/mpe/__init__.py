@@ -1,0 +1,1 @@
+"""The Multi-Agent Particle Environments (MPE), batched: equal to PettingZoo's step by step, and much faster."""

@@ -1,0 +1,301 @@
+"""Particle worlds: discs on a plane that accelerate, push each other apart and slow down; what the MPE worlds share.
+
+Source: Mordatch & Abbeel 2018, https://arxiv.org/abs/1703.04908; Lowe et al. 2017, https://arxiv.org/abs/1706.02275.
+Floats are computed in the order of PettingZoo's mpe/_mpe_utils/core.py, so that a seed and its actions lead to the same
+episode bit by bit.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from envs.mpe.particles_render import draw_particles
+from envs.world import AgentGroup, Observations, Step, World, resolve_reset
+
+STEP_TIME = 0.1  # seconds that a step takes
+DAMPING = 0.25  # share of its velocity that an entity loses in a step
+ACCELERATION = 5.0  # of an agent at full thrust, where its kind has none of its own
+CONTACT_FORCE = 100.0  # on an entity of mass 1, per unit of overlap
+CONTACT_MARGIN = 1e-3  # distance over which contact sets in
+NO_CONTACT = -746.0  # exp of this is 0 in float64
+DIRECTIONS = np.array(((0.0, 0.0), (-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0)))  # thrust of actions 0..4
+
+
+@dataclass
+class ParticleConfig:
+    """Settings of every particle world. All but the structural fields can change between two episodes of a trial."""
+
+    name: str
+    # stem of the world, such as mpe/simple_spread
+    max_cycles: int
+    # steps until an episode is truncated, >= 1
+    continuous_actions: bool = field(metadata={"structural": True})
+    # false: Discrete(5); true: Box(0, 1, (5,))
+    dynamic_rescaling: bool
+    # pictures zoom so that all entities fit in; true: their discs shrink along, false: they are always as large
+
+    def __post_init__(self) -> None:
+        self.check_at_least(1, "max_cycles")
+
+    def check_at_least(self, low: int, *keys: str) -> None:
+        """Raises ValueError for the first of the settings `keys` that is below `low`."""
+        for key in keys:
+            if getattr(self, key) < low:
+                raise ValueError(f"env.{key} must be at least {low}, got {getattr(self, key)}")
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """Entities that are alike: a group of agents, or the landmarks."""
+
+    name: str
+    # of the group; its agents are <name>_0, <name>_1, ...
+    count: int
+    # how many there are, >= 0
+    radius: float
+    # of the disc
+    colour: tuple[float, float, float]
+    # red, green, blue in [0, 1]
+    collides: bool
+    # whether it pushes others that collide, and is pushed
+    acceleration: float = ACCELERATION
+    # of an agent at full thrust
+    max_speed: float = np.inf
+    # of an agent
+
+
+class ParticleWorld(World):
+    """Agents and landmarks on a plane without borders, B copies at once. Every entity has mass 1; landmarks stay put.
+
+    Inside, the copies are the last axis of every array: NumPy's inner loops then run over the copies, and sums over
+    entities are added one after the other, as PettingZoo's loops add them.
+
+    Args:
+        config: the settings.
+        num_envs: B.
+        teams: the agents, N in all; colliding teams, if any, come first.
+        landmarks: the things that do not move; E entities with the agents. They collide only where all agents do.
+    """
+
+    config: Any
+
+    def __init__(self, config: ParticleConfig, num_envs: int, teams: tuple[Bodies, ...], landmarks: Bodies):
+        self.config, self.num_envs = config, num_envs
+        self.num_agents = sum(team.count for team in teams)
+        self.num_entities = self.num_agents + landmarks.count
+        self.landmarks = range(self.num_agents, self.num_entities)
+        self._build_state()
+        self._build_physics((*teams, landmarks))
+        self._build_groups(teams)
+        self._rngs = [np.random.default_rng() for _ in range(num_envs)]
+
+    def _build_state(self) -> None:
+        """One table of vectors holds all that can be observed; position, velocity and offset are views of it."""
+        agents, entities, copies = self.num_agents, self.num_entities, self.num_envs
+        self._first_offset = agents + entities
+        self._vectors = np.zeros((self._first_offset + entities * agents + 1, 2, copies))  # (vectors, 2, B); last: 0
+        self._velocity = self._vectors[:agents]  # (N, 2, B)
+        self._position = self._vectors[agents : self._first_offset]  # (E, 2, B)
+        offset = self._vectors[self._first_offset : -1]
+        self._offset = offset.reshape(entities, agents, 2, copies)  # (E, N, 2, B) from each agent to each entity
+        self._distance = np.zeros((entities, agents, copies))  # (E, N, B) length of that; inf from an agent to itself
+        self.episode_steps = np.zeros(copies, np.int64)  # (B,) steps since the copy's reset
+
+    def _build_physics(self, bodies: tuple[Bodies, ...]) -> None:
+        def of_each(values: Iterable[Any]) -> np.ndarray:
+            return np.repeat(np.array(list(values), np.float64), [kind.count for kind in bodies], axis=0)
+
+        agents = self.num_agents
+        self._colliders = sum(kind.count for kind in bodies if kind.collides)  # C: the first C of the entities collide
+        self._radius = of_each(kind.radius for kind in bodies)  # (E,)
+        self._colour = of_each(kind.colour for kind in bodies)  # (E, 3)
+        self._reach = (self._radius[: self._colliders, None] + self._radius[:agents])[..., None]  # (C, N, 1)
+        self._forces = np.zeros((1 + self._colliders, agents, 2, self.num_envs))  # thrust, then push by each collider
+        self._acceleration = of_each(kind.acceleration for kind in bodies)[:agents, None]  # (N, 1)
+        self._max_speed = of_each(kind.max_speed for kind in bodies)[:agents, None]  # (N, 1)
+        self._has_speed_limit = bool(np.isfinite(self._max_speed).any())
+
+    def _build_groups(self, teams: tuple[Bodies, ...]) -> None:
+        kind = gym.spaces.Box(0.0, 1.0, (5,)) if self.config.continuous_actions else gym.spaces.Discrete(5)
+        groups, self._members, self._seen, first = [], {}, {}, 0
+        for team in teams:
+            members = range(first, first + team.count)
+            seen = np.array([self._sees(agent) for agent in members])  # (n, vectors) rows of the table
+            space = gym.spaces.Box(-np.inf, np.inf, (2 * seen.shape[1],), np.float32)
+            names = tuple(f"{team.name}_{index}" for index in range(team.count))
+            groups.append(AgentGroup(team.name, names, space, kind))
+            self._members[team.name] = slice(members.start, members.stop)
+            self._seen[team.name] = seen
+            first = members.stop
+        self.groups = tuple(groups)
+
+    # What a world of its own adds.
+
+    @abstractmethod
+    def _sees(self, agent: int) -> list[int]:
+        """The vectors of one agent's observation, in order: `velocity_of`, `position_of`, `offset_to`, `nothing`."""
+
+    @abstractmethod
+    def _place(self, copy: int, rng: np.random.Generator) -> None:
+        """Draws the start of one copy's episode: the positions of its entities, and what the world adds."""
+
+    @abstractmethod
+    def _score(self) -> np.ndarray:
+        """Rewards (N, B) for the state that a step has led to; counts what the metrics need. Called once a step."""
+
+    def velocity_of(self, agent: int) -> int:
+        """The vector of an agent's velocity, per second."""
+        return agent
+
+    def position_of(self, entity: int) -> int:
+        """The vector of an entity's position."""
+        return self.num_agents + entity
+
+    def offset_to(self, entity: int, agent: int) -> int:
+        """The vector from an agent to an entity."""
+        return self._first_offset + entity * self.num_agents + agent
+
+    @property
+    def nothing(self) -> int:
+        """The vector 0."""
+        return len(self._vectors) - 1
+
+    def others(self, agent: int) -> list[int]:
+        """The agents but this one."""
+        return [other for other in range(self.num_agents) if other != agent]
+
+    # The World interface.
+
+    def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
+        """See `World.reset`. A seed starts the episode that PettingZoo starts with it."""
+        chosen = resolve_reset(self.num_envs, seeds, copies)
+        for copy, seed in chosen:
+            if seed is not None:
+                self._rngs[copy] = np.random.default_rng(seed)
+            self._place(copy, self._rngs[copy])
+        fresh = [copy for copy, _ in chosen]
+        self._velocity[..., fresh] = 0.0
+        self.episode_steps[fresh] = 0
+        self._measure()
+        return self._observe()
+
+    def step(self, actions: dict[str, np.ndarray]) -> Step:
+        """See `World.step`. Continuous actions are clipped to [0, 1].
+
+        Raises:
+            ValueError: for actions of the wrong shape, outside 0..4, or that are not numbers.
+        """
+        self._forces[0] = self._thrust(actions)
+        self._move()
+        self.episode_steps += 1
+        rewards = self._score().T.astype(np.float32, order="C")
+        truncated = self.episode_steps >= self.config.max_cycles
+        return Step(
+            observations=self._observe(),
+            rewards={name: rewards[:, members] for name, members in self._members.items()},
+            terminated=np.zeros(self.num_envs, np.bool_),
+            truncated=truncated,
+        )
+
+    def _thrust(self, actions: dict[str, np.ndarray]) -> np.ndarray:
+        """The acceleration that each agent asks for, (N, 2, B)."""
+        continuous, chosen = self.config.continuous_actions, []
+        for group in self.groups:
+            action = np.asarray(actions[group.name])
+            shape = (self.num_envs, len(group.agents), *group.action_space.shape)
+            if action.shape != shape:
+                raise ValueError(f"actions of {group.name} must have the shape {shape}, got {action.shape}")
+            if not continuous and (action.min() < 0 or action.max() >= len(DIRECTIONS)):
+                raise ValueError(f"actions of {group.name} must be in 0..4, got {action.min()} to {action.max()}")
+            if continuous and np.isnan(action).any():
+                raise ValueError(f"actions of {group.name} must be numbers, got nan")
+            chosen.append(action)
+        action = chosen[0] if len(chosen) == 1 else np.concatenate(chosen, axis=1)  # (B, N) or (B, N, 5)
+        if continuous:
+            action = action.clip(0.0, 1.0)
+            direction = action[..., 2::2] - action[..., 1::2]
+        else:
+            direction = DIRECTIONS.take(action, axis=0)
+        return (direction * self._acceleration).transpose(1, 2, 0)
+
+    def _move(self) -> None:
+        """Time goes on by one step: with the old velocities, which the forces at the old positions then change."""
+        force = self._total_force()
+        self._position[: self.num_agents] += self._velocity * STEP_TIME
+        self._velocity *= 1.0 - DAMPING
+        self._velocity += force * STEP_TIME
+        if self._has_speed_limit:
+            squared = np.square(self._velocity)
+            speed = np.sqrt(squared[:, 0] + squared[:, 1])
+            fast = speed > self._max_speed
+            self._velocity /= np.where(fast, speed, 1.0)[:, None]
+            self._velocity *= np.where(fast, self._max_speed, 1.0)[:, None]
+        self._measure()
+
+    def _total_force(self) -> np.ndarray:
+        """Thrust plus the push of each collider, (N, 2, B): CONTACT_FORCE times a soft maximum of 0 and the overlap."""
+        if self._colliders == 0:
+            return self._forces[0]
+        distance = self._distance[: self._colliders]
+        overlap = (self._reach - distance) / CONTACT_MARGIN
+        depth = np.zeros_like(overlap)
+        np.logaddexp(0.0, overlap, out=depth, where=overlap > NO_CONTACT)
+        depth *= CONTACT_MARGIN
+        push = np.multiply(self._offset[: self._colliders], -CONTACT_FORCE, out=self._forces[1:])  # (C, N, 2, B)
+        push /= distance[:, :, None]
+        push *= depth[:, :, None]
+        return self._forces.sum(axis=0)
+
+    def _measure(self) -> None:
+        """Brings offsets and distances up to date with the positions."""
+        np.subtract(self._position[:, None], self._position[: self.num_agents], out=self._offset)
+        squared = np.square(self._offset)
+        np.sqrt(squared[:, :, 0] + squared[:, :, 1], out=self._distance)
+        agents = np.arange(self.num_agents)
+        self._distance[agents, agents] = np.inf
+
+    def touching(self) -> np.ndarray:
+        """Whether a collider and an agent overlap now, (C, N, B) bool; an agent never touches itself."""
+        return self._distance[: self._colliders] < self._reach
+
+    def _observe(self) -> Observations:
+        observations: Observations = {}
+        for name, seen in self._seen.items():
+            rows = self._vectors.take(seen, axis=0).reshape(-1, self.num_envs)  # (n * width, B)
+            observations[name] = rows.T.astype(np.float32, order="C").reshape(self.num_envs, len(seen), -1)
+        return observations
+
+    def render(self, copy: int = 0) -> np.ndarray:
+        """The plane from above, y upwards, as PettingZoo draws it: `(700, 700, 3)` uint8."""
+        return draw_particles(
+            self._position[..., copy], self._radius, self._colours(copy), self.config.dynamic_rescaling
+        )
+
+    def _colours(self, copy: int) -> np.ndarray:
+        """Red, green, blue of each entity in [0, 1], (E, 3)."""
+        return self._colour
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that change in the course of an episode and do not follow from others, by name."""
+        return {"position": self._position, "velocity": self._velocity, "episode_steps": self.episode_steps}
+
+    def get_state(self) -> dict[str, Any]:
+        """See `World.get_state`."""
+        arrays = {name: array.copy() for name, array in self._arrays().items()}
+        return {"arrays": arrays, "generators": [rng.bit_generator.state for rng in self._rngs]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See `World.set_state`. Raises ValueError for the state of a world of another size."""
+        arrays = self._arrays()
+        for name, array in state["arrays"].items():
+            if array.shape != arrays[name].shape:
+                raise ValueError(f"state of another world: {name} is {array.shape}, here {arrays[name].shape}")
+        for name, array in state["arrays"].items():
+            arrays[name][...] = array
+        for rng, generator in zip(self._rngs, state["generators"], strict=True):
+            rng.bit_generator.state = generator
+        self._measure()
