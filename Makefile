@@ -21,7 +21,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.pbt_cost
+	$(BIN)/python -m benchmarks.compare
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

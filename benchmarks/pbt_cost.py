@@ -1,6 +1,6 @@
 """What PBT costs: 4 trials x 16 short iterations on 2 slots, with PBT and with no scheduler, in turn in one run.
 
-    python -m benchmarks.pbt_cost [--rounds 3] [--json]
+    python -m benchmarks.pbt_cost [--rounds 3] [--iterations 16] [--json]
 
 Each run is the public command in a process of its own; compared are the seconds that Tune took, from the first trial's
 start to the last one's end.
@@ -11,21 +11,21 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ITERATIONS, TRIALS = 16, 4
+from benchmarks.measure import machine
+
+TRIALS = 4
 WORDS = [
     "+experiment=ant_colony",
     "logger=csv",
     "logger.progress=off",
     "cluster.num_cpus=2",
     f"search.num_samples={TRIALS}",
-    f"stop.iterations={ITERATIONS}",
     "stop.agent_steps=null",
     "selection.episodes=2",
 ]
@@ -33,13 +33,15 @@ VARIANTS = {
     "no scheduler": ["search=random"],
     "pbt": ["search=pbt", "search.perturbation_interval=2"],
 }
+TIMEOUT_S = 300  # of one sweep
 
 
 def measure(words: list[str]) -> dict[str, float]:
     """One sweep: its seconds and exploits."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "marl_tune", *WORDS, *words, f"results_dir={folder}"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(command, check=True, timeout=TIMEOUT_S, **quiet)
         summary = json.loads(next(Path(folder).rglob("summary.json")).read_text())
         lineage = next(Path(folder).rglob("lineage.csv"), None)
         exploits = 0 if lineage is None else len(list(csv.DictReader(lineage.open())))
@@ -50,15 +52,16 @@ def main() -> None:
     """Measures in turn and prints medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=16, help="of each trial (default: 16)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     for _ in range(arguments.rounds):
         for name, words in VARIANTS.items():
-            runs[name].append(measure(words))
+            runs[name].append(measure([*words, f"stop.iterations={arguments.iterations}"]))
     medians = {name: statistics.median(run["seconds"] for run in rows) for name, rows in runs.items()}
     result = {
-        "machine": f"{platform.processor() or platform.machine()}, {platform.platform()}",
+        "machine": machine(),
         "runs": runs,
         "median_seconds": medians,
         "ratio": medians["pbt"] / medians["no scheduler"],
