@@ -7,7 +7,6 @@ import math
 from functools import partial
 from typing import Any
 
-from ray.rllib.algorithms.algorithm_config import TorchCompileWhatToCompile
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -16,7 +15,7 @@ import envs
 import modules
 from envs.world import DirectionTokens, World
 from marl_tune.env_runner import BatchedEnvRunner
-from marl_tune.learner import MODULE_SETTINGS, OPTIMIZER, PRECISION, MarlPPOLearner
+from marl_tune.learner import COMPILE, MODULE_SETTINGS, OPTIMIZER, PRECISION, MarlPPOLearner
 from marl_tune.policy_map import PolicyMap
 from marl_tune.rllib_runner import RllibEnvRunner
 from marl_tune.roles import role_modules
@@ -95,11 +94,6 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             rollout_fragment_length=fragment_length(sweep, len(policy_map.agents)),
             create_env_on_local_worker=True,
         )
-        .framework(
-            torch_compile_learner=cluster.torch_compile,
-            torch_compile_learner_what_to_compile=TorchCompileWhatToCompile.FORWARD_TRAIN,
-            torch_compile_learner_dynamo_backend="inductor",
-        )
         .learners(
             learner_class=MarlPPOLearner,
             learner_config_dict=_learner_settings(sweep, module_configs(sweep, policy_map)),
@@ -161,6 +155,7 @@ def _learner_settings(sweep: SweepConfig, of_modules: dict[str, dict[str, Any]])
         },
         MODULE_SETTINGS: of_modules,
         PRECISION: sweep.cluster.precision,
+        COMPILE: sweep.cluster.torch_compile,
     }
 
 

@@ -30,6 +30,7 @@ CURIOSITY_OPTIMIZER = "curiosity_optimizer"
 # Keys of AlgorithmConfig.learner_config_dict:
 OPTIMIZER = "optimizer"  # Adam's settings
 PRECISION = "precision"  # float32 | bfloat16
+COMPILE = "compile"  # bool: compile the modules' forward pass in training
 MODULE_SETTINGS = "module_settings"  # module id -> model config, whose live fields a running module takes over
 LOSS_COLUMNS = (
     Columns.OBS,
@@ -66,6 +67,10 @@ class MarlPPOLearner(PPOTorchLearner):
             device=self._device,
         )
         self._learner_connector = LearnerConnectorPipeline(connectors=[self._train_batch])
+        if self.config.learner_config_dict[COMPILE]:
+            # RLlib's own switch does nothing where there are several modules, or could be.
+            for module in self._module.values():
+                module._forward_train = torch.compile(module._forward_train)
         self._bfloat16 = self.config.learner_config_dict[PRECISION] == "bfloat16"
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:

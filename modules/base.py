@@ -95,14 +95,14 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         return features, {Columns.STATE_OUT: state}
 
     def _critic_features(self, batch: Batch, features: Tensor | None) -> Tensor:
-        """What the value head reads; `features` are the policy's, worked out where they are needed and None."""
-        separate = self.model_config["separate_critic"]
-        if features is None and not (separate and self.memory is None):
-            features = self._features(batch)[0]
-        if not separate:
-            return features
+        """What the value head reads; `features` are the policy's, worked out here only where they are needed."""
+        if not self.model_config["separate_critic"]:
+            return self._features(batch)[0] if features is None else features
         own = self.critic_encoder(split_mask(batch[Columns.OBS])[0])
-        return own if self.memory is None else torch.cat([own, features.detach()], -1)
+        if self.memory is None:
+            return own
+        remembered = self._features(batch)[0] if features is None else features
+        return torch.cat([own, remembered.detach()], -1)
 
     def _forward(self, batch: Batch, **kwargs: Any) -> Batch:
         features, outputs = self._features(batch)

@@ -129,3 +129,23 @@ def test_a_large_curiosity_loss_does_not_shrink_the_policys_steps(trial):
         state = learner_of(one).module["shared"].state_dict()
         actors.append({k: v.clone() for k, v in state.items() if not k.startswith("icm")})
     assert all(torch.equal(actors[0][k], actors[1][k]) for k in actors[0])
+
+
+def test_bfloat16_learns_nearly_the_same_with_float32_weights(trial):
+    exact, mixed = trial(), trial(None, "cluster.precision=bfloat16")
+    losses = [one.train()["learners"]["shared"]["vf_loss"] for one in (exact, mixed)]
+    assert losses[0] != losses[1], "nothing was rounded"
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert {p.dtype for p in learner_of(mixed).module["shared"].parameters()} == {torch.float32}
+
+
+@pytest.mark.slow  # a minute of compiling
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what torch.compile imports
+def test_a_compiled_learner_learns_the_same(trial):
+    losses, forwards = [], []
+    for compiled in ("false", "true"):
+        one = trial(None, f"cluster.torch_compile={compiled}")
+        losses += [one.train()["learners"]["shared"]["total_loss"] for _ in range(2)]
+        forwards.append(learner_of(one).module["shared"]._forward_train)
+    assert losses[2:] == pytest.approx(losses[:2], rel=1e-3)
+    assert [hasattr(forward, "_torchdynamo_orig_callable") for forward in forwards] == [False, True]
