@@ -1,5 +1,6 @@
 """The batched runner against RLlib's own: the same episodes and the same training batch from the same seeds."""
 
+import dataclasses
 import time
 from collections import Counter
 
@@ -13,6 +14,7 @@ from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorica
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from envs.pettingzoo import PettingzooConfig
 from marl_tune.build import algorithm_config, module_specs
 from marl_tune.env_runner import BatchedEnvRunner
 from marl_tune.rllib_runner import RllibEnvRunner
@@ -34,7 +36,7 @@ def runners(tiny, *words):
     return ours, theirs, sweep
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def draws_that_depend_on_the_row_only(monkeypatch):
     """RLlib's rows stand in the order of a set of agents: draws one after the other would go to other agents there."""
 
@@ -55,6 +57,7 @@ def sample_both(ours, theirs, steps):
     return ours.sample(num_timesteps=steps * COPIES), expected
 
 
+@pytest.mark.usefixtures("draws_that_depend_on_the_row_only")
 def test_episodes_are_rllibs(tiny):
     """Over several episodes (of 20 steps at most) and three fragments: observations, actions, rewards, log p, ends."""
     ours, theirs, _ = runners(tiny)
@@ -71,6 +74,7 @@ def test_episodes_are_rllibs(tiny):
             assert a.module_id == b.module_id == "shared"
 
 
+@pytest.mark.usefixtures("draws_that_depend_on_the_row_only")
 @pytest.mark.parametrize("sharing", ["parameter_sharing", "independent"])
 def test_the_training_batch_is_rllibs(tiny, sharing):
     """RLlib's runner and its whole learner pipeline; ours and ours. Equal but for RLlib's masked bootstrap rows."""
@@ -194,3 +198,34 @@ def test_asynchronous_algorithms_train_with_it(tiny, config):
     algorithm.stop()
     assert sampled > 0
     assert any(not np.allclose(before[name], value) for name, value in weights.items()), "no new weights arrived"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        ("masked", ["module=mlp"]),
+        ("masked", ["module=gru", "module.max_seq_len=4"]),
+        ("camera", ["module=cnn", "module.conv_filters=[[4,3,2]]"]),
+        (None, ["sharing=independent"]),
+    ],
+    ids=["masks", "masks, memory", "pixels", "mixed spaces"],
+)
+def test_every_kind_of_observation_is_learned_from(tiny, probe, words, workers):
+    mixed = ("pettingzoo", "mpe/simple_tag_v3", {"max_cycles": 10}, workers)
+    env = PettingzooConfig(*mixed if probe is None else ("pettingzoo", "pettingzoo_probes", {"probe": probe}, workers))
+    sweep = dataclasses.replace(tiny("cluster.num_envs_per_env_runner=3", *words), env=env)
+    algorithm = algorithm_config(sweep).build_algo()
+    runner = algorithm.env_runner_group.local_env_runner
+    for piece in runner.sample(num_timesteps=60):
+        seen, actions = piece.observations.data, piece.actions.data
+        if probe == "masked":
+            allowed = np.take_along_axis(seen["action_mask"][:-1], actions[:, None], axis=1)
+            assert allowed.all(), "a forbidden action was taken"
+        if probe == "camera":
+            assert seen.dtype == np.uint8
+    results = [algorithm.train() for _ in range(2)]
+    algorithm.stop()
+    losses = [values["total_loss"] for name, values in results[-1]["learners"].items() if name != "__all_modules__"]
+    assert len(losses) == len(runner.policy_map.modules)
+    assert np.isfinite(losses).all()
