@@ -4,6 +4,7 @@
 """
 
 from dataclasses import fields
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ from envs.world import World
 
 ENVS: dict[str, str] = {
     "ant_colony": "envs.ant_colony:AntColony",
+    "mpe/simple_spread": "envs.mpe.simple_spread:SimpleSpread",
+    "mpe/simple_adversary": "envs.mpe.simple_adversary:SimpleAdversary",
+    "mpe/simple_tag": "envs.mpe.simple_tag:SimpleTag",
+    "pettingzoo": "envs.pettingzoo:Pettingzoo",
 }
 # stem -> class, imported on first use; the class attribute `Config` is its config dataclass
 
 BASELINES: dict[str, str] = {
     "ant_colony": "envs.forager:Forager",
+    "mpe/simple_spread": "envs.mpe.dispatcher:Dispatcher",
 }
 # stem -> scripted policy: `Baseline(world)` and `act(observations) -> actions`, both dicts of arrays per agent group
 
@@ -61,5 +67,14 @@ def default_config(name: str, **settings: Any) -> Any:
 
 
 def make_world(config: Any, num_envs: int = 1) -> World:
-    """B = `num_envs` copies of the world that `config`, an instance of `config_class(config.name)`, describes."""
-    return env_class(config.name)(config, num_envs)
+    """B = `num_envs` copies of the world that `config`, an instance of `config_class(config.name)`, describes.
+
+    Where the config asks for `workers`, they share the copies out among them: at most one worker a copy, and none for a
+    single copy. Close such a world when it has served.
+    """
+    make, workers = partial(env_class(config.name), config), min(getattr(config, "workers", 0), num_envs)
+    if workers == 0 or num_envs == 1:
+        return make(num_envs)
+    from envs.workers import WorkerWorld  # only here, as few worlds need it
+
+    return WorkerWorld(make, num_envs, workers)

@@ -1,0 +1,217 @@
+"""Any PettingZoo world of the parallel API, or one of the user's own, as a `World`: B instances, stepped in turn."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from envs import snapshots
+from envs.fixed_team import FixedTeam
+from envs.pettingzoo_id import make_env
+from envs.world import AgentGroup, Observations, Step, World, resolve_reset
+
+ACTIONS = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.Box)
+PARTS = (gym.spaces.Box, gym.spaces.MultiBinary)  # spaces of which an observation, or a key of a Dict, may be
+
+
+@dataclass
+class PettingzooConfig:
+    """Which world, and where its copies run."""
+
+    name: str
+    # stem of the world: pettingzoo
+    id: str = field(metadata={"structural": True})
+    # mpe/simple_spread_v3 (of pettingzoo), or my_package.my_env (a module of yours with parallel_env(**kwargs))
+    kwargs: dict[str, Any] = field(metadata={"structural": True})
+    # arguments of its parallel_env; those left out have the world's own defaults
+    workers: int = field(metadata={"structural": True})
+    # processes that share the copies out among them, >= 0; 0: all run in the trial's own process
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w+(/\w+)+|\w+(\.\w+)*", self.id):
+            rule = "like mpe/simple_spread_v3, or the dotted name of a module of yours"
+            raise ValueError(f"env.id must be {rule}, got {self.id!r}")
+        if self.workers < 0:
+            raise ValueError(f"env.workers must be at least 0, got {self.workers}")
+
+
+class Pettingzoo(World):
+    """B instances of one PettingZoo world.
+
+    Description:
+        Agents with the same spaces, and the same name but for its number, form a group that has that name: `agent_0`
+        and `agent_1` are the group `agent`. All agents must stay until the episode ends for all of them; a world in
+        which one leaves or joins before is refused at the step where that happens.
+
+    Actions:
+        Discrete, MultiDiscrete or Box, in terms of the agent's own space.
+
+    Observations:
+        A Box, or a Dict of Boxes and MultiBinaries, of the space's own type: pixels stay uint8.
+
+    Rewards:
+        The world's own.
+
+    Start:
+        `reset(seed=...)` of the instance; without a seed its generator goes on.
+
+    End:
+        Terminated where all agents have terminated, truncated where all are done otherwise.
+
+    Metrics:
+        The numbers that the last step's infos of all agents have under the same name: their mean over the agents.
+
+    Arguments:
+        config: which world.
+        num_envs: B, the number of instances. `config.workers` is looked at by `envs.make_world` alone.
+
+    Raises:
+        ValueError: if there is no such world here, it does not take its arguments, or its spaces are not among those
+            above.
+
+    Source:
+        Terry et al.: PettingZoo (2021), https://arxiv.org/abs/2009.14471.
+    """
+
+    Config = PettingzooConfig
+
+    def __init__(self, config: PettingzooConfig, num_envs: int = 1):
+        self.config, self.num_envs = config, num_envs
+        self._teams = [FixedTeam(make_env(config.id, config.kwargs), config.id) for _ in range(num_envs)]
+        self._members = _grouped(self._teams[0])  # per group its agents, by the world's own names
+        self.groups = tuple(group for group, _ in self._members)
+        self._order = dict.fromkeys(self._teams[0].agents)  # agents act in the world's own order, whatever their group
+
+    def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
+        """See `World.reset`. Copies that have never been reset are observed as zeros."""
+        for copy, seed in resolve_reset(self.num_envs, seeds, copies):
+            self._teams[copy].reset(seed)
+        observations = self._new_observations()
+        for copy, team in enumerate(self._teams):
+            if team.observations:
+                self._write(copy, team.observations, observations)
+        return observations
+
+    def step(self, actions: dict[str, np.ndarray]) -> Step:
+        """See `World.step`.
+
+        Raises:
+            ValueError: for actions of the wrong shape.
+            TeamChanged: if an agent left or joined, or the episode ended for some only.
+        """
+        chosen = [(agents, _rows(group, actions[group.name], self.num_envs)) for group, agents in self._members]
+        observations = self._new_observations()
+        rewards = {g.name: np.empty((self.num_envs, len(g.agents)), np.float32) for g in self.groups}
+        terminated, truncated = np.zeros((2, self.num_envs), np.bool_)
+        for copy, team in enumerate(self._teams):
+            acts = self._order.copy()
+            for agents, rows in chosen:
+                acts.update(zip(agents, rows[copy], strict=True))
+            earned, terminated[copy], truncated[copy] = team.step(acts)
+            for group, agents in self._members:
+                rewards[group.name][copy] = [earned[agent] for agent in agents]
+            self._write(copy, team.observations, observations)
+        return Step(observations, rewards, terminated, truncated)
+
+    def _new_observations(self) -> Observations:
+        return {g.name: _zeros(g.observation_space, (self.num_envs, len(g.agents))) for g in self.groups}
+
+    def _write(self, copy: int, seen: dict[Any, Any], observations: Observations) -> None:
+        """Puts what the agents of one copy see into its rows."""
+        for group, agents in self._members:
+            arrays = observations[group.name]
+            if isinstance(arrays, dict):
+                for key, array in arrays.items():
+                    rows = array[copy]
+                    for row, agent in enumerate(agents):
+                        rows[row] = seen[agent][key]
+                continue
+            rows = arrays[copy]
+            for row, agent in enumerate(agents):
+                rows[row] = seen[agent]
+
+    def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
+        """See `World.episode_metrics`: what all agents of all these copies were told in their last step."""
+        found = [_numbers(self._teams[copy]) for copy in copies]
+        names = [name for name in found[0] if all(name in numbers for numbers in found)] if found else []
+        return {name: np.array([numbers[name] for numbers in found]) for name in names}
+
+    def render(self, copy: int = 0) -> np.ndarray:
+        """The world's own picture, `(height, width, 3)` uint8. Raises RuntimeError for a world that draws none."""
+        picture = self._teams[copy].env.render()
+        if not isinstance(picture, np.ndarray) or picture.ndim != 3:
+            raise RuntimeError(f"env.id={self.config.id} draws no picture: its render() returned {type(picture)}")
+        return picture
+
+    def get_state(self) -> dict[str, Any]:
+        """See `World.get_state`: a snapshot of each instance."""
+        return {"copies": [snapshots.dump(team) for team in self._teams]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See `World.set_state`. Raises ValueError for the state of a world with another number of copies."""
+        if len(state["copies"]) != self.num_envs:
+            raise ValueError(f"state of another world: {len(state['copies'])} copies, here {self.num_envs}")
+        self._teams = [snapshots.load(snapshot) for snapshot in state["copies"]]
+
+    def close(self) -> None:
+        """See `World.close`."""
+        while self._teams:
+            self._teams.pop().close()
+
+
+def _grouped(team: FixedTeam) -> list[tuple[AgentGroup, tuple[Any, ...]]]:
+    """The groups of a world, each with its agents as the world names them."""
+    groups: dict[str, tuple[tuple[Any, ...], list[Any]]] = {}  # name -> (stem and spaces, agents)
+    for agent in team.agents:
+        stem = re.sub(r"_?\d+$", "", str(agent)) or "agent"
+        kind = stem, team.env.observation_space(agent), team.env.action_space(agent)
+        _check_spaces(team.world_id, agent, *kind[1:])
+        same = (name for name, (known, _) in groups.items() if known == kind)
+        siblings = sum(known[0] == stem for known, _ in groups.values())  # of this stem, with other spaces
+        name = next(same, f"{stem}-{siblings + 1}" if siblings else stem)
+        groups.setdefault(name, (kind, []))[1].append(agent)
+    return [
+        (AgentGroup(name, tuple(map(str, agents)), *kind[1:]), tuple(agents)) for name, (kind, agents) in groups.items()
+    ]
+
+
+def _check_spaces(world_id: str, agent: Any, observation: gym.Space, action: gym.Space) -> None:
+    parts = observation.values() if isinstance(observation, gym.spaces.Dict) else [observation]
+    if not all(isinstance(part, PARTS) for part in parts):
+        rule = "whose agents observe a Box, or a Dict of Boxes and MultiBinaries"
+        raise ValueError(f"env.id must name a world {rule}, got {world_id!r}, where {agent!r} observes {observation}")
+    if not isinstance(action, ACTIONS):
+        rule = "whose agents act by Discrete, MultiDiscrete or Box"
+        raise ValueError(f"env.id must name a world {rule}, got {world_id!r}, where {agent!r} acts by {action}")
+
+
+def _zeros(space: gym.Space, rows: tuple[int, int]) -> Any:
+    """An array (B, N, ...) for a group's observations, or one for each key of its Dict."""
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _zeros(part, rows) for key, part in space.items()}
+    return np.zeros(rows + (space.shape or ()), space.dtype)
+
+
+def _rows(group: AgentGroup, actions: np.ndarray, num_envs: int) -> list:
+    """A group's actions as a list over copies, each with one action per agent that the world may keep."""
+    space, given = group.action_space, np.asarray(actions)
+    shape = (num_envs, len(group.agents), *(space.shape or ()))
+    if given.shape != shape:
+        raise ValueError(f"actions of {group.name} must have the shape {shape}, got {given.shape}")
+    return given.tolist() if isinstance(space, gym.spaces.Discrete) else list(np.array(given, space.dtype))
+
+
+def _numbers(team: FixedTeam) -> dict[str, float]:
+    """The numbers in the infos of the last step that every agent has, as their mean over the agents."""
+    infos = [team.infos.get(agent, {}) for agent in team.agents]
+    values = {name: [info[name] for info in infos] for name in infos[0] if all(name in info for info in infos)}
+    means = {str(name): float(np.mean(many)) for name, many in values.items() if all(map(_is_number, many))}
+    return {name: mean for name, mean in means.items() if math.isfinite(mean)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, bool | int | float | np.bool_ | np.integer | np.floating)

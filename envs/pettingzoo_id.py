@@ -1,0 +1,111 @@
+"""From `env.id` to instances of a PettingZoo world: finds its module, calls its `parallel_env`, and says what is wrong.
+
+| id | module |
+|---|---|
+| mpe/simple_spread_v3 | pettingzoo.mpe.simple_spread_v3: with a slash it is one of PettingZoo's own |
+| my_package.my_env | the user's, from the Python path or the working directory |
+"""
+
+import difflib
+import importlib
+import importlib.util
+import os
+import pkgutil
+import sys
+import warnings
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+EXTRA = ("Box2D", "chess", "pygame", "pymunk", "rlcard")
+# modules that PettingZoo's worlds need; pip install "marl-tune[envs]" brings them
+SILENT = {
+    "SDL_VIDEODRIVER": "dummy",  # pictures are drawn in memory: no window, and no screen needed
+    "SDL_AUDIODRIVER": "dummy",  # no complaints on stderr about a missing sound card
+    "SDL_NO_SIGNAL_HANDLERS": "1",  # without it a process that has started pygame survives SIGTERM
+}  # environment variables that pygame reads when it starts; those that are set stay
+
+
+def import_world(world_id: str) -> ModuleType:
+    """The module that `env.id` names.
+
+    Raises:
+        ValueError: if there is no such module, or importing it fails; names the package that is missing if one is.
+    """
+    name = f"pettingzoo.{world_id.replace('/', '.')}" if "/" in world_id else world_id
+    for variable, value in SILENT.items():
+        os.environ.setdefault(variable, value)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # as `python -m` has it, for whoever came in by another way
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # pettingzoo.mpe and its worlds: each says it will move
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if f"{name}.".startswith(f"{missing}."):
+            raise ValueError(f"env.id must name a module, got {world_id!r}: {_not_found(world_id, missing)}") from error
+        raise _package_missing(world_id, missing) from error
+    except Exception as error:
+        raise ValueError(f"env.id={world_id} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def make_env(world_id: str, kwargs: Mapping[str, Any]) -> Any:
+    """One instance of the world: an object with PettingZoo's parallel API.
+
+    It is told `render_mode="rgb_array"`, if it has such an argument: some worlds (butterfly/pistonball_v6,
+    butterfly/cooperative_pong_v5) observe the picture that they draw, and draw none without it; the others draw only
+    when they are asked to, so that it costs them nothing.
+
+    Raises:
+        ValueError: if there is no such world, it has no parallel API, or it does not take `kwargs`.
+    """
+    module = import_world(world_id)
+    if not hasattr(module, "parallel_env"):
+        has = "is turn-based" if hasattr(module, "env") else "has none"
+        raise ValueError(f"env.id must name a module with parallel_env(**kwargs), got {world_id!r}, which {has}")
+    try:
+        env = _call(module.parallel_env, dict(kwargs))
+    except ModuleNotFoundError as error:
+        raise _package_missing(world_id, error.name or str(error)) from error
+    except Exception as error:
+        rule = f"hold arguments that {world_id} takes"
+        raise ValueError(f"env.kwargs must {rule}, got {dict(kwargs)!r}: {type(error).__name__}: {error}") from error
+    if not getattr(env, "possible_agents", None):
+        raise ValueError(f"env.id must name a world that lists its agents in possible_agents, got {world_id!r}")
+    return env
+
+
+def _call(parallel_env: Any, kwargs: dict[str, Any]) -> Any:
+    try:
+        return parallel_env(**({"render_mode": "rgb_array"} | kwargs))
+    except Exception as error:
+        if "render_mode" in kwargs or "render_mode" not in str(error):
+            raise
+    return parallel_env(**kwargs)
+
+
+def _package_missing(world_id: str, missing: str) -> ValueError:
+    """The error for a world that needs a module (a dotted name) of a package that is not there."""
+    package = missing.partition(".")[0]
+    cure = ': pip install "marl-tune[envs]"' if package in EXTRA else ""
+    return ValueError(f"env.id={world_id} needs the package {package!r}, which is not installed{cure}")
+
+
+def _not_found(world_id: str, missing: str) -> str:
+    """What to say of an id of which the part `missing` (a dotted name) does not exist."""
+    if "/" not in world_id:
+        return "it is neither on the Python path nor in the working directory (PettingZoo's own have a slash)"
+    family, _, name = world_id.partition("/")
+    if missing == f"pettingzoo.{family}":
+        return "the families are butterfly, classic, mpe and sisl"
+    worlds = [world for world in _submodules(f"pettingzoo.{family}") if "_v" in world]
+    near = difflib.get_close_matches(name, worlds, n=1)
+    return f"did you mean {family}/{near[0]}?" if near else f"pettingzoo.{family} has {', '.join(worlds)}"
+
+
+def _submodules(package: str) -> list[str]:
+    """Names of the public modules directly in a package."""
+    spec = importlib.util.find_spec(package)
+    paths = spec.submodule_search_locations if spec is not None else None
+    return sorted(name for _, name, _ in pkgutil.iter_modules(paths or []) if not name.startswith("_"))
