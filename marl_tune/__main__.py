@@ -39,6 +39,8 @@ def main(words: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before a run has begun
+        return 130
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from envs.world import DirectionTokens, World
 from marl_tune.env_runner import BatchedEnvRunner
 from marl_tune.learner import COMPILE, MODULE_SETTINGS, OPTIMIZER, PRECISION, MarlPPOLearner
 from marl_tune.policy_map import PolicyMap
+from marl_tune.resources import runner_cpus
 from marl_tune.rllib_runner import RllibEnvRunner
 from marl_tune.roles import role_modules
 from marl_tune.schema import SweepConfig
@@ -89,7 +90,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             env_runner_cls=RUNNERS[cluster.rollout],
             num_env_runners=cluster.num_env_runners,
             num_envs_per_env_runner=cluster.num_envs_per_env_runner,
-            num_cpus_per_env_runner=cluster.num_cpus_per_env_runner,
+            num_cpus_per_env_runner=runner_cpus(sweep),
             num_gpus_per_env_runner=cluster.num_gpus_per_env_runner,
             rollout_fragment_length=fragment_length(sweep, len(policy_map.agents)),
             create_env_on_local_worker=True,

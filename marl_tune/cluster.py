@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 
 import ray
-from ray import tune
 
 from marl_tune.errors import ConfigError
 from marl_tune.quiet import quiet_ray
 from marl_tune.resources import Resources, trial_resources
-from marl_tune.schema import ClusterConfig
+from marl_tune.schema import ClusterConfig, SweepConfig
 
 
-def connect(cluster: ClusterConfig) -> None:
+def connect(cluster: ClusterConfig, processes: int = 0) -> None:
     """Starts Ray on this machine, or joins a running cluster; a Ray that this process already uses is kept (multirun).
+
+    Args:
+        processes: that the sweep will keep busy at once. Ray holds one ready for each CPU; where at least every other
+            of them will be used, they import what a trial needs before they are asked to.
 
     Raises:
         ConfigError: there is no cluster at `cluster.address`.
@@ -25,7 +29,14 @@ def connect(cluster: ClusterConfig) -> None:
     quiet_ray()
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     if cluster.name == "local":
-        ray.init(address="local", num_cpus=cluster.num_cpus, num_gpus=cluster.num_gpus, **quiet)
+        ready = 2 * processes >= (cluster.num_cpus or os.cpu_count() or 1)
+        ray.init(
+            address="local",
+            num_cpus=cluster.num_cpus,
+            num_gpus=cluster.num_gpus,
+            _system_config={"preload_python_modules": ["marl_tune.worker"]} if ready else {},
+            **quiet,
+        )
         return
     assert cluster.address is not None
     if cluster.address != "auto" and not _answers(cluster.address):
@@ -57,22 +68,9 @@ def available() -> Resources:
     return Resources(cpus=there.get("CPU", 0.0), gpus=there.get("GPU", 0.0))
 
 
-def placement(cluster: ClusterConfig) -> tune.PlacementGroupFactory:
-    """The bundles of one trial: its own process first, then its env runners, then its learners."""
-    own_gpus = cluster.num_gpus_per_learner if cluster.num_learners == 0 else 0
-    bundles = [_bundle(1, own_gpus)]
-    bundles += [_bundle(cluster.num_cpus_per_env_runner, cluster.num_gpus_per_env_runner)] * cluster.num_env_runners
-    bundles += [_bundle(cluster.num_cpus_per_learner, cluster.num_gpus_per_learner)] * cluster.num_learners
-    return tune.PlacementGroupFactory(bundles)
-
-
-def _bundle(cpus: float, gpus: float) -> dict[str, float]:
-    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
-
-
-def concurrent_trials(cluster: ClusterConfig, there: Resources, limit: int | None) -> int:
+def concurrent_trials(sweep: SweepConfig, there: Resources) -> int:
     """How many trials run at once where this much is there; at least 1."""
-    need = trial_resources(cluster)
+    need, limit = trial_resources(sweep), sweep.search.max_concurrent
     fits = int(there.cpus / need.cpus + 1e-6)
     if need.gpus:
         fits = min(fits, int(there.gpus / need.gpus + 1e-6))

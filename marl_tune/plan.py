@@ -94,7 +94,7 @@ class _Built:
 
 
 def _resource_lines(sweep: SweepConfig, there: Resources | None) -> list[str]:
-    need = trial_resources(sweep.cluster)
+    need = trial_resources(sweep)
     line = f"resources   a trial takes {need.cpus:g} CPU and {need.gpus:g} GPU"
     if there is None:
         return [f"{line}; the cluster at {sweep.cluster.address} is asked when the sweep starts"]
@@ -102,7 +102,7 @@ def _resource_lines(sweep: SweepConfig, there: Resources | None) -> list[str]:
         there.cpus if sweep.cluster.num_cpus is None else sweep.cluster.num_cpus,
         there.gpus if sweep.cluster.num_gpus is None else sweep.cluster.num_gpus,
     )
-    at_once = concurrent_trials(sweep.cluster, given, sweep.search.max_concurrent)
+    at_once = concurrent_trials(sweep, given)
     return [f"{line}; {given.cpus:g} CPU and {given.gpus:g} GPU are there: {at_once} at once"]
 
 

@@ -18,13 +18,12 @@ import numpy as np
 from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint
 from ray.tune.schedulers import PopulationBasedTraining
-from ray.tune.schedulers.pb2 import PB2
 
 from marl_tune.callbacks import SweepCallback
 from marl_tune.space import Distribution
 
 
-class _Population:
+class Population:
     """What both schedulers add to Tune's: they tell of exploits, and let a resumed trial run its interval."""
 
     listeners: list[SweepCallback]
@@ -79,7 +78,7 @@ def _newest_checkpoint(trial: Any, state: Any) -> _TrainingResult | None:
     return max(there, key=lambda result: result.metrics["training_iteration"], default=None)
 
 
-class Pbt(_Population, PopulationBasedTraining):
+class Pbt(Population, PopulationBasedTraining):
     """Tune's PBT (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846) over dotted keys.
 
     Args:
@@ -138,12 +137,3 @@ def perturb(distribution: Distribution, value: Any, factor: float) -> Any:
         moved = round(moved) if round(moved) != value else value + (1 if factor > 1 else -1)
     moved = distribution.clip(moved)
     return int(moved) if distribution.kind == "randint" else float(moved)
-
-
-class Pb2(_Population, PB2):
-    """Tune's PB2 (Parker-Holder et al. 2020, https://arxiv.org/abs/2002.02518): a Gaussian process explores."""
-
-    def __init__(self, *, space: Mapping[str, Distribution], **settings: Any):
-        bounds = {key: [float(d.low), float(d.high)] for key, d in space.items()}
-        super().__init__(hyperparam_bounds=bounds, log_config=False, **settings)
-        self.listeners = []

@@ -17,7 +17,8 @@ def quiet_ray() -> None:
     """For an entry point, before it uses Ray: only errors are shown."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.rllib"):  # RLlib's has a level of its own
+        logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # tracebacks of trials: error.txt keeps them
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")

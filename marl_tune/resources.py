@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marl_tune.errors import ConfigError
-from marl_tune.schema import ClusterConfig
+from marl_tune.schema import SweepConfig
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,30 @@ class Resources:
     gpus: float
 
 
-def trial_resources(cluster: ClusterConfig) -> Resources:
-    """What one trial takes: its own process (1 CPU, and the learner's GPUs when it has no learner processes), and its
-    env runners and learners."""
+def trial_resources(sweep: SweepConfig) -> Resources:
+    """What one trial takes: its own process (and the learner's GPUs when it has no learner processes), and its env
+    runners and learners."""
+    cluster = sweep.cluster
     runners, learners = cluster.num_env_runners, cluster.num_learners
     return Resources(
-        cpus=1 + runners * cluster.num_cpus_per_env_runner + learners * cluster.num_cpus_per_learner,
+        cpus=own_cpus(sweep) + runners * runner_cpus(sweep) + learners * cluster.num_cpus_per_learner,
         gpus=runners * cluster.num_gpus_per_env_runner + max(learners, 1) * cluster.num_gpus_per_learner,
     )
+
+
+def own_cpus(sweep: SweepConfig) -> float:
+    """CPUs of a trial's own process: 1, or as many as step its world, while which it waits."""
+    return 1.0 if sweep.cluster.num_env_runners > 0 else float(max(1, env_workers(sweep)))
+
+
+def runner_cpus(sweep: SweepConfig) -> float:
+    """CPUs of one env runner."""
+    return max(sweep.cluster.num_cpus_per_env_runner, float(env_workers(sweep)))
+
+
+def env_workers(sweep: SweepConfig) -> int:
+    """Processes that step the world of one runner; 0: the runner's own."""
+    return min(getattr(sweep.env, "workers", 0), sweep.cluster.num_envs_per_env_runner)
 
 
 def machine_resources() -> Resources:
@@ -33,11 +49,12 @@ def machine_resources() -> Resources:
     return Resources(cpus=os.cpu_count() or 1, gpus=_count_gpus())
 
 
-def check_cluster(cluster: ClusterConfig, there: Resources, where: str) -> None:
+def check_cluster(sweep: SweepConfig, there: Resources, where: str) -> None:
     """Refuse a sweep that wants more than is `there`, or a trial that no share of it can hold.
 
     `where` names the place in the message: "this machine", or the address of a cluster.
     """
+    cluster = sweep.cluster
     if cluster.num_cpus is not None and cluster.num_cpus > there.cpus:
         raise ConfigError(
             f"cluster.num_cpus must be at most the {there.cpus:g} CPUs of {where}, got {cluster.num_cpus}"
@@ -46,13 +63,16 @@ def check_cluster(cluster: ClusterConfig, there: Resources, where: str) -> None:
         raise ConfigError(
             f"cluster.num_gpus must be at most the {there.gpus:g} GPUs of {where}, got {cluster.num_gpus:g}"
         )
-    need = trial_resources(cluster)
+    need = trial_resources(sweep)
     cpus = there.cpus if cluster.num_cpus is None else cluster.num_cpus
     gpus = there.gpus if cluster.num_gpus is None else cluster.num_gpus
     if need.cpus > cpus:
+        parts = {"cluster.num_env_runners": cluster.num_env_runners, "cluster.num_learners": cluster.num_learners}
+        if env_workers(sweep) > 0:
+            parts["env.workers"] = env_workers(sweep)
         raise ConfigError(
-            f"cluster.num_env_runners and cluster.num_learners must fit one trial into {cpus:g} CPUs, got "
-            f"{cluster.num_env_runners} and {cluster.num_learners}, which take {need.cpus:g} with the trial's process"
+            f"{' and '.join(parts)} must fit one trial into {cpus:g} CPUs, got "
+            f"{' and '.join(map(str, parts.values()))}, which take {need.cpus:g} with the trial's process"
         )
     if need.gpus > gpus:
         raise ConfigError(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 TRIAL_COLUMNS = ("score", "iterations", "seconds", "env_steps", "agent_steps", "checkpoint", "error")
+TUNE_STATE = "experiment_state-*.json"  # in tune/: how Tune names its state of a sweep
 LINEAGE_COLUMNS = ("step", "from", "to", "old", "new")
 
 
@@ -111,6 +112,11 @@ class RunFolder:
     def title(self) -> str:
         """The run's name and time: `ant_colony/2026-11-21_10-00-00`."""
         return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def begun_by_tune(self) -> bool:
+        """Whether Tune has left a state of the sweep here, with which only it can go on."""
+        return any(self.tune.glob(TUNE_STATE))
 
     def relative(self, path: str | Path) -> str:
         """`path` as the result files name it: relative to this folder, with forward slashes; else absolute."""
@@ -205,6 +211,11 @@ class RunFolder:
             "best": None if best is None else dict(best),
         }
         write_json(self.summary, summary)
+
+
+def as_typed(path: Path) -> str:
+    """A path as a user types it from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
 from marl_tune.budget import asha_max_t
-from marl_tune.population import Pb2, Pbt
+from marl_tune.population import Pbt
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_search import AshaConfig, OptunaConfig, PbtConfig, PopulationConfig
 from marl_tune.space import Distribution
@@ -173,6 +173,8 @@ def _pbt(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) ->
 
 
 def _pb2(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+    from marl_tune.population_pb2 import Pb2
+
     search = sweep.search
     assert isinstance(search, PopulationConfig)
     domains = {key: domain(d) for key, d in space.items()}

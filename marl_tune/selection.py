@@ -15,6 +15,7 @@ import yaml
 import envs
 from marl_tune import checkpoint, convert
 from marl_tune.build import build_world
+from marl_tune.callbacks import flat_metrics
 from marl_tune.evaluation import Evaluation, evaluate_checkpoint, play
 from marl_tune.results import RunFolder, write_json, write_text
 from marl_tune.schema import SelectionConfig, SweepConfig
@@ -50,7 +51,7 @@ def candidates(trials: Sequence[Any], metric: str, mode: str, top_k: int) -> lis
     found: dict[tuple[str, int], Candidate] = {}
     for trial in trials:
         for saved in trial.run_metadata.checkpoint_manager.best_checkpoint_results:
-            score = float(saved.metrics.get(metric, math.nan))
+            score = flat_metrics(saved.metrics).get(metric, math.nan)
             if Path(saved.checkpoint.path).is_dir():
                 one = Candidate(trial.trial_id, Path(saved.checkpoint.path), saved.metrics["training_iteration"], score)
                 found[one.trial, one.iteration] = one

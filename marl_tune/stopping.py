@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.tune import Stopper
 
+from marl_tune.callbacks import flat_metrics
 from marl_tune.schema import PlateauConfig, StopConfig
 
 
@@ -33,8 +34,8 @@ class SweepStopper(Stopper):
             return True
         if stop.agent_steps is not None and result["agent_steps"] >= stop.agent_steps:
             return True
-        score = self._sign * float(result[self.metric])
-        if math.isnan(score):  # no episode has ended yet
+        score = self._sign * flat_metrics(result).get(self.metric, math.nan)
+        if math.isnan(score):  # no episode has ended yet, or it is measured only now and then
             return False
         if stop.target is not None and score >= self._sign * stop.target:
             return True
@@ -52,4 +53,26 @@ class SweepStopper(Stopper):
 
     def stop_all(self) -> bool:
         """Whether the sweep's time is over."""
-        return self.stop.wall_time_s is not None and time.monotonic() - self._began >= self.stop.wall_time_s
+        return self.stop.wall_time_s is not None and self._seconds() >= self.stop.wall_time_s
+
+    def _seconds(self) -> float:
+        """Time that the sweep has run, earlier sessions included."""
+        return time.monotonic() - self._began
+
+    # -- over several sessions: the clock's reading says nothing in another process, the time that has passed does
+
+    def get_state(self) -> dict[str, Any]:
+        """What a later session has to know, in JSON's types."""
+        return {"seconds": self._seconds(), "best": self._best}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from an earlier session's `get_state`."""
+        self._began = time.monotonic() - state["seconds"]
+        self._best = {trial: (score, reached) for trial, (score, reached) in state["best"].items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), **self.get_state()}  # Tune pickles it with its own state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.stop, self.metric, self._sign = state["stop"], state["metric"], state["_sign"]
+        self.set_state(state)

@@ -17,7 +17,7 @@ from ray.rllib.utils.metrics import (
     LEARNER_RESULTS,
 )
 
-from marl_tune import checkpoint, convert, overrides
+from marl_tune import checkpoint, convert, lean, overrides
 from marl_tune.build import algorithm_config
 from marl_tune.env_runner import RETURN_MEAN_AGENT, RETURN_SUM_TEAM
 from marl_tune.evaluation import evaluate_modules
@@ -62,6 +62,7 @@ class Trial(tune.Trainable):
     def _build(self) -> None:
         """A new Algorithm from the wanted settings, in this process."""
         self._stop_algorithm()
+        lean.leave_out(compiles=self._wanted.cluster.torch_compile)
         torch.set_num_threads(self._wanted.cluster.torch_threads)
         self._algorithm = algorithm_config(self._wanted).build_algo()
         self._sweep, self._fresh = self._wanted, False

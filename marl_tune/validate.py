@@ -21,7 +21,7 @@ def validate(sweep: SweepConfig) -> None:
     check_judges(sweep)
     check_places(sweep)
     if sweep.cluster.name == "local":  # a cluster that is joined can be asked only once it has been
-        check_cluster(sweep.cluster, machine_resources(), "this machine")
+        check_cluster(sweep, machine_resources(), "this machine")
 
 
 def check_trial(sweep: SweepConfig) -> None:

@@ -1,9 +1,17 @@
-"""Joining a Ray cluster that somebody else started."""
+"""Joining a Ray cluster that somebody else started, and what a trial takes of one."""
 
 import json
 import os
 import subprocess
 import sys
+
+import pytest
+
+from marl_tune.cluster import concurrent_trials
+from marl_tune.config import compose
+from marl_tune.errors import ConfigError
+from marl_tune.resources import Resources, check_cluster, trial_resources
+from marl_tune.tune_run import placement
 
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled", "WANDB_MODE": "offline"}
 HEAD = """
@@ -38,3 +46,28 @@ def test_an_address_where_nothing_answers_is_refused_at_once(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: cluster.address must be that of a running Ray cluster")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "cpus", "at_once"),
+    [
+        ([], 1, 2),
+        (["env.workers=2"], 2, 1),  # the trial's own process waits while they step
+        (["env.workers=2", "cluster.num_envs_per_env_runner=1"], 1, 2),  # one copy has no workers
+        (["env.workers=2", "cluster.num_env_runners=1", "cluster.num_cpus_per_env_runner=0.5"], 3, 1),
+        (["cluster.num_env_runners=1", "cluster.num_cpus_per_env_runner=0.5"], 1.5, 1),
+    ],
+)
+def test_worker_processes_of_the_world_count_as_cpus(words, cpus, at_once):
+    (sweep,) = compose(["env=pettingzoo", *words])
+    assert trial_resources(sweep) == Resources(cpus, 0)
+    assert concurrent_trials(sweep, Resources(2, 0)) == at_once
+    assert sum(bundle["CPU"] for bundle in placement(sweep).bundles) == cpus
+
+
+def test_more_workers_than_cpus_are_refused():
+    (sweep,) = compose(["env=pettingzoo", "env.workers=3"])
+    with pytest.raises(
+        ConfigError, match=r"env\.workers must fit one trial into 2 CPUs, got 0 and 0 and 3, which take 3"
+    ):
+        check_cluster(sweep, Resources(2, 0), "here")

@@ -7,11 +7,12 @@ import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from envs import default_config, make_world
+from envs import default_config, make_world, snapshots
 from envs.contract import check_world, sample_actions
 from envs.fixed_team import TeamChanged
 from envs.pettingzoo_id import EXTRA
@@ -209,6 +210,31 @@ def test_a_world_that_does_not_pickle_says_so_and_goes_on():
     with pytest.raises(StateUnavailable, match="lambda"):
         world.get_state()
     world.step({"walker": np.zeros((2, 3), int)})
+
+
+def test_snapshots_hold_pictures_and_refuse_what_would_come_back_changed():
+    import pygame  # only here, so that the worlds above are the first to import it
+
+    clear, keyed = pygame.Surface((4, 3), pygame.SRCALPHA), pygame.Surface((5, 2))
+    clear.fill((1, 2, 3, 4))
+    keyed.fill((9, 8, 7), (1, 0, 2, 1))
+    keyed.set_colorkey((9, 8, 7))
+    again = snapshots.load(snapshots.dump({"clear": clear, "keyed": keyed, "same": clear}))
+    assert again["same"] is again["clear"]
+    assert again["keyed"].get_colorkey() == keyed.get_colorkey()
+    for name, surface in (("clear", clear), ("keyed", keyed)):
+        assert pygame.image.tobytes(again[name], "RGBA") == pygame.image.tobytes(surface, "RGBA")
+    for changed in (clear.subsurface((0, 0, 2, 2)), pygame.Surface((2, 2), depth=8)):
+        with pytest.raises(StateUnavailable, match="Surface"):
+            snapshots.dump([changed])
+
+
+def test_physics_that_would_move_on_differently_is_no_state(monkeypatch):
+    library = ModuleType("pymunk.space")
+    library.Space = type("Space", (), {"__module__": "pymunk.space"})  # pickles, as pymunk's own does
+    monkeypatch.setitem(sys.modules, "pymunk.space", library)
+    with pytest.raises(StateUnavailable, match="contacts"):
+        snapshots.dump([library.Space()])
 
 
 def test_a_world_of_ours_can_come_back_as_a_pettingzoo_world():

@@ -1,0 +1,147 @@
+"""One session of a run: its trials are trained, the winner is selected, every result file is written."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ray.tune.experiment import Trial as TuneTrial
+
+from marl_tune import convert, overrides, report, solo, tune_run
+from marl_tune.callbacks import LineageCsv, ProgressCsv, SweepCallback, error_line, flat_metrics
+from marl_tune.live import ProgressView, progress_view
+from marl_tune.live_state import Budget
+from marl_tune.manifest import finish_manifest
+from marl_tune.results import RunFolder, TrialRecord, as_typed
+from marl_tune.schema import SweepConfig
+from marl_tune.selection import select
+from marl_tune.space import parse, trial_count
+
+
+def run_session(sweep: SweepConfig, folder: RunFolder, here: bool) -> str:
+    """Trains until all trials have ended or the user interrupts, and writes every result file.
+
+    Args:
+        here: train the sweep's one trial in this process; else Tune trains them in processes of their own.
+
+    Returns:
+        finished | failed (some trial failed after its retries) | interrupted.
+    """
+    outcome = _train(sweep, folder, here)
+    _conclude(sweep, folder, outcome)
+    return outcome.status
+
+
+@dataclass
+class _Outcome:
+    trials: Sequence[TuneTrial]
+    seconds: float
+    interrupted: bool
+
+    @property
+    def status(self) -> str:
+        if self.interrupted:
+            return "interrupted"
+        return "failed" if any(trial.status == TuneTrial.ERROR for trial in self.trials) else "finished"
+
+
+def _train(sweep: SweepConfig, folder: RunFolder, here: bool) -> _Outcome:
+    began = time.monotonic()
+    callbacks = make_callbacks(sweep, folder)
+    view = next(callback for callback in callbacks if isinstance(callback, ProgressView))
+    with view:
+        trials, interrupted = (solo if here else tune_run).train(sweep, folder, callbacks)
+    return _Outcome(trials, time.monotonic() - began, interrupted)
+
+
+def make_callbacks(sweep: SweepConfig, folder: RunFolder) -> list[SweepCallback]:
+    """What listens to the sweep; ProgressCsv first, because it numbers the rows that all others use."""
+    space = parse(sweep.space) if sweep.search.name != "none" else {}
+    keys, search, logger = list(space), sweep.search, sweep.logger
+    callbacks: list[SweepCallback] = [ProgressCsv(folder), LineageCsv(folder)]
+    if logger.tensorboard:
+        from marl_tune.logging_tensorboard import TensorboardCallback
+
+        callbacks.append(TensorboardCallback(folder, keys, search.metric))
+    if logger.wandb is not None:
+        from marl_tune.logging_wandb import WandbCallback
+
+        place = logger.wandb
+        tags = [sweep.env.name, sweep.module.name, search.name, *place.tags]
+        callbacks.append(
+            WandbCallback(
+                folder, partial(_resolved, convert.to_dict(sweep)), keys, place.project, place.entity, tags, place.mode
+            )
+        )
+    stop = sweep.stop
+    trials = trial_count(search.name, search.num_samples, space)
+    budget = Budget(trials, stop.iterations, stop.agent_steps, stop.wall_time_s)
+    callbacks.append(progress_view(logger.progress, folder.title, search.metric, search.mode, keys, budget))
+    return callbacks
+
+
+def _resolved(sweep: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A trial's whole config as a plain dict."""
+    return convert.to_dict(overrides.apply(convert.from_dict(sweep), values))
+
+
+def _conclude(sweep: SweepConfig, folder: RunFolder, outcome: _Outcome) -> None:
+    """Writes every result file, summary.json last, and says where things are."""
+    records = [_record(trial, sweep, folder) for trial in outcome.trials]
+    if outcome.interrupted:
+        for record, trial in zip(records, outcome.trials, strict=True):
+            if record.status == TuneTrial.TERMINATED and not (trial.last_result or {}).get("done"):
+                record.status = TuneTrial.PAUSED
+    folder.write_trials(records)
+    best = None if outcome.status == "interrupted" else select(sweep, outcome.trials, folder)
+    folder.write_summary(
+        status=outcome.status,
+        name=sweep.name,
+        seed=sweep.seed,
+        metric=sweep.search.metric,
+        mode=sweep.search.mode,
+        wall_time_s=outcome.seconds,
+        trials=records,
+        best=best,
+    )
+    finish_manifest(folder, outcome.status)
+    report.write_report(folder)
+    _say(folder, outcome, best, records)
+
+
+def _record(trial: TuneTrial, sweep: SweepConfig, folder: RunFolder) -> TrialRecord:
+    last = trial.last_result or {}
+    saved = trial.checkpoint
+    score = flat_metrics(last).get(sweep.search.metric)
+    return TrialRecord(
+        id=trial.trial_id,
+        status=trial.status,
+        overrides=dict(trial.config),
+        score=None if score is None or math.isnan(score) else score,
+        iterations=int(last.get("training_iteration", 0)),
+        seconds=float(last.get("time_total_s", 0.0)),
+        env_steps=int(last.get("env_steps", 0)),
+        agent_steps=int(last.get("agent_steps", 0)),
+        checkpoint=folder.relative(saved.path) if saved else None,
+        error=error_line(trial) if trial.status == TuneTrial.ERROR else None,
+    )
+
+
+def _say(folder: RunFolder, outcome: _Outcome, best: dict[str, Any] | None, records: Sequence[TrialRecord]) -> None:
+    for record in records:
+        if record.error is not None:
+            print(f"trial {record.id} failed: {record.error}")
+    if outcome.status == "interrupted":
+        return
+    if best is not None:
+        numbers = best["evaluation"]
+        low, high = numbers["ci95"]
+        print(
+            f"best: trial {best['trial']}, {numbers['iqm']:.2f} [{low:.2f}, {high:.2f}] "
+            f"over {numbers['episodes']} unseen episodes (return_sum_team {numbers['return_sum_team']:.2f})"
+        )
+    print(f"report: {as_typed(folder.report)}")

@@ -1,0 +1,165 @@
+"""Trains the one trial of a sweep without siblings in this process: no worker to start, and as a rule no Ray.
+
+It does what Tune's controller does, with Tune's own parts as a library: its record of a trial, its bookkeeping of
+checkpoints, and `Trainable.train`. So a result, a row of progress.csv and the name of a checkpoint are the same either
+way.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+from ray.tune.callback import CallbackList
+from ray.tune.error import TuneError
+from ray.tune.experiment import Trial as TuneTrial
+
+from marl_tune.callbacks import SweepCallback
+from marl_tune.results import RunFolder
+from marl_tune.schema import SweepConfig
+from marl_tune.solo_trial import InProcess, Record
+from marl_tune.stopping import SweepStopper
+
+SAME_S = 1.0  # signals this close are one: `timeout` and schedulers send theirs to a process and to its group
+
+
+def train(sweep: SweepConfig, run: RunFolder, callbacks: Sequence[SweepCallback]) -> tuple[list[TuneTrial], bool]:
+    """Trains until the trial has ended or the user interrupts; goes on with what the folder holds of it.
+
+    Returns:
+        The trial, and whether a signal ended it.
+    """
+    loop = _Loop(sweep, Record(sweep, run), callbacks)
+    with _Interrupts() as interrupts:
+        loop.run(interrupts)
+    return [loop.record], interrupts.happened
+
+
+class _Interrupts:
+    """Takes SIGINT and SIGTERM: after the first the iteration is finished and saved, the second stops at once."""
+
+    def __init__(self) -> None:
+        self.happened = False
+        self._first = 0.0
+        self._found: dict[int, Any] = {}  # signal -> the handler that was there before
+
+    def __enter__(self) -> _Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._found = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if not self.happened:
+            self.happened, self._first = True, time.monotonic()
+        elif time.monotonic() - self._first > SAME_S:
+            raise KeyboardInterrupt
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        for number, handler in self._found.items():
+            signal.signal(number, handler)
+        return kind is KeyboardInterrupt and self.happened
+
+
+class _Loop:
+    """From the trial's newest checkpoint to its end or an interruption."""
+
+    def __init__(self, sweep: SweepConfig, record: Record, callbacks: Sequence[SweepCallback]) -> None:
+        self.record = record
+        self._sweep = sweep
+        self._listeners, self._callbacks = list(callbacks), CallbackList(list(callbacks))
+        self._stopper = SweepStopper(sweep.stop, sweep.search.metric, sweep.search.mode)
+        self._trial: InProcess | None = None  # None before the first iteration and after a failure
+        self._steps = 0  # of the loop, as callbacks are told
+
+    def run(self, interrupts: _Interrupts) -> None:
+        """Trains; at the end the record is TERMINATED, ERROR, or, when it was interrupted, PAUSED."""
+        record = self.record
+        self._callbacks.setup()
+        self._take_up(record.load())
+        try:
+            if record.last_result.get("done"):  # a kill came when it had ended
+                record.set_status(TuneTrial.TERMINATED)
+            else:
+                record.set_status(TuneTrial.RUNNING)
+                self._tell("on_trial_start")
+            while record.status == TuneTrial.RUNNING and not interrupts.happened:
+                self._step()
+                self._callbacks.on_step_end(iteration=self._steps, trials=[record])
+            if record.status == TuneTrial.RUNNING and not self._is_saved():
+                self._save()
+        finally:
+            if record.status == TuneTrial.RUNNING:
+                record.set_status(TuneTrial.PAUSED)
+            self._stop()
+            self._callbacks.on_experiment_end(trials=[record])
+
+    def _take_up(self, known: dict[str, Any] | None) -> None:
+        """Goes on with what the stopper and the callbacks knew at the newest checkpoint."""
+        if known is None:
+            return
+        self._stopper.set_state(known["stopper"])
+        for listener, state in zip(self._listeners, known["callbacks"], strict=True):
+            if state is not None:
+                listener.set_state(state)
+
+    def _step(self) -> None:
+        """One iteration; an error anywhere in it is a failure of the trial."""
+        self._steps += 1
+        try:
+            self._take(self._living().train())
+        except Exception:
+            self._fail(traceback.format_exc())
+
+    def _living(self) -> InProcess:
+        """The trial; when there is none, a new one that goes on from the newest checkpoint."""
+        if self._trial is None:
+            self._trial = InProcess(self._sweep, self.record.trial_id)
+            if self.record.latest_checkpoint_result is not None:
+                self._trial.restore(self.record.latest_checkpoint_result)
+        return self._trial
+
+    def _take(self, result: dict[str, Any]) -> None:
+        """Tells of a result, saves what is due, and ends the trial when it was the last."""
+        record = self.record
+        result["done"] = self._stopper(record.trial_id, result) or self._stopper.stop_all()
+        self._tell("on_trial_result", result=result)
+        record.update_last_result(result)
+        if record.should_checkpoint():
+            self._save()
+        if result["done"]:
+            self._tell("on_trial_complete")
+            record.set_status(TuneTrial.TERMINATED)
+
+    def _fail(self, error: str) -> None:
+        self._stop()
+        self.record.handle_error(TuneError(error))
+        if self.record.should_recover():
+            self._tell("on_trial_recover")
+        else:
+            self._tell("on_trial_error")
+            self.record.set_status(TuneTrial.ERROR)
+
+    def _is_saved(self) -> bool:
+        """Whether nothing was learned since the newest checkpoint."""
+        newest = self.record.latest_checkpoint_result
+        saved = 0 if newest is None else newest.metrics["training_iteration"]
+        return self._trial is None or self._trial.iteration == saved
+
+    def _save(self) -> None:
+        assert self._trial is not None
+        states = [listener.get_state() for listener in self._listeners]
+        self.record.save(self._trial, {"stopper": self._stopper.get_state(), "callbacks": states})
+        self._tell("on_checkpoint", checkpoint=self.record.checkpoint)
+
+    def _stop(self) -> None:
+        if self._trial is not None:
+            trial, self._trial = self._trial, None
+            trial.stop()
+
+    def _tell(self, event: str, **info: Any) -> None:
+        getattr(self._callbacks, event)(iteration=self._steps, trials=[self.record], trial=self.record, **info)
