@@ -109,7 +109,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             count_steps_by="agent_steps",
         )
         .rl_module(rl_module_spec=module_specs(sweep, policy_map))
-        .debugging(seed=sweep.seed, log_level="ERROR")
+        .debugging(seed=sweep.seed, log_level="ERROR", log_sys_usage=False)
         .reporting(
             # The last two episodes of each copy: an older window would hide from PBT what its last exchange did.
             metrics_num_episodes_for_smoothing=2 * cluster.num_envs_per_env_runner,

@@ -71,6 +71,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self.rollout: Any = None  # Rollout; None until the first fragment
         # The actor that holds the newest weights; set by asynchronous algorithms (IMPALA, APPO), under this very name.
         self._env_runner_state_server: Any = None
+        self._steps_taken = 0  # of all copies, since the trial began
         self._fresh_start = False  # whether the next fragment begins new episodes
         self._recent: deque[EpisodeRecord] = deque(maxlen=self.config.metrics_num_episodes_for_smoothing)
         if self.worker_index or self.config.num_env_runners == 0 or self.config.create_env_on_local_worker:
@@ -83,7 +84,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         """Builds the world; sampling begins with fresh episodes."""
         if self.env is not None:
             self.env.close()
-        self.env = self.config.env_config["world"](self.config.num_envs_per_env_runner)
+        # The trial's own runner is asked for spaces only where others sample.
+        samples = bool(self.worker_index) or self.config.num_env_runners == 0
+        self.env = self.config.env_config["world"](self.config.num_envs_per_env_runner if samples else 1)
         self.num_envs = self.env.num_envs
         self.policy_map: PolicyMap = self.config.env_config["policy_map"](self.env)
         self.rollout = None
@@ -108,8 +111,12 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if new_world and self.env is not None:
             self.make_env()
 
-    def begin(self, seed: int | None) -> None:
-        """Forgets the episodes under way; the next fragment begins with fresh ones, seeded."""
+    def begin(self) -> None:
+        """Forgets the episodes under way; the next fragment begins with fresh ones.
+
+        Their seed is this runner's and the steps taken so far: what begins anew never plays its first episodes again.
+        """
+        seed = None if self._seed is None else [self._seed, self._steps_taken]
         policies = Policies(dict(self.module.items()), self.policy_map, self.num_envs, self._device, seed)
         lengths = {m: mod.model_config["max_seq_len"] for m, mod in self.module.items() if mod.is_stateful()}
         self.rollout = Rollout(self.env, policies, lengths, seed)
@@ -123,6 +130,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             rollout = None  # new episodes after a restore
         return {
             "rollout": rollout,
+            "steps": self._steps_taken,
             "recent": list(self._recent),
             "generator": torch.get_rng_state(),
         }
@@ -136,7 +144,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         """
         self._recent.clear()
         self._recent.extend(state["recent"])
-        self.begin(self._seed)
+        self._steps_taken = state["steps"]
+        self.begin()
         if go_on and state["rollout"] is not None:
             self.rollout.set_state(state["rollout"])
             torch.set_rng_state(state["generator"])
@@ -168,7 +177,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._pull_weights()
         explore = self.config.explore if explore is None else explore
         if self.rollout is None or force_reset or self._fresh_start or num_episodes is not None:
-            self.begin(self._seed)
+            self.begin()
         self._fresh_start = num_episodes is not None
         with self.metrics.log_time(SAMPLE_TIMER):
             if num_episodes is None:
@@ -201,6 +210,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             of_agents[piece.agent_id] += steps
             of_modules[piece.module_id] += steps
         env_steps = max(of_agents.values())  # all agents of a copy act at every step
+        self._steps_taken += env_steps
         log = self.metrics.log_value
         log(NUM_ENV_STEPS_SAMPLED, env_steps, reduce="sum")
         log(NUM_ENV_STEPS_SAMPLED_LIFETIME, env_steps, reduce="lifetime_sum", with_throughput=True)
@@ -229,7 +239,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             return float(np.mean(list(values)))
 
         agents = {agent: mean(r.returns[agent] for r in records) for agent in records[0].returns}
-        lengths = [r.length for r in records]
+        lengths, names = [r.length for r in records], sorted({name for r in records for name in r.metrics})
         teams = [sum(r.returns.values()) for r in records]
         values = {
             EPISODE_LEN_MEAN: mean(lengths),
@@ -243,7 +253,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             EPISODE_MODULE_RETURN_MEAN: {
                 module_id: mean(r.module_returns[module_id] for r in records) for module_id in self.policy_map.modules
             },
-            **{name: mean(r.metrics[name] for r in records) for name in records[0].metrics},
+            **{name: mean(r.metrics[name] for r in records if name in r.metrics) for name in names},
         }
         self.metrics.log_dict(values, window=1)
 

@@ -115,12 +115,13 @@ def play(world: World, player: Player, seeds: Sequence[int]) -> Evaluation:
         ended = np.flatnonzero(running & (step.terminated | step.truncated))
         if len(ended):
             for name, values in world.episode_metrics(ended).items():
-                metrics.setdefault(name, np.zeros(copies))[ended] = values
+                metrics.setdefault(name, np.full(copies, np.nan))[ended] = values
             running[ended] = False
             if running.any():  # a copy that is done must not be stepped: it begins an episode that nobody counts
                 observations = world.reset(copies=ended)
     returns = {agent: totals[g.name][:, i] for g in world.groups for i, agent in enumerate(g.agents)}
-    return Evaluation(list(seeds), returns, lengths, metrics)
+    whole = {name: values for name, values in metrics.items() if not np.isnan(values).any()}  # of every episode
+    return Evaluation(list(seeds), returns, lengths, whole)
 
 
 def _joined(parts: Sequence[Evaluation]) -> Evaluation:
@@ -128,5 +129,9 @@ def _joined(parts: Sequence[Evaluation]) -> Evaluation:
         seeds=[seed for part in parts for seed in part.seeds],
         returns={agent: np.concatenate([p.returns[agent] for p in parts]) for agent in parts[0].returns},
         lengths=np.concatenate([p.lengths for p in parts]),
-        metrics={name: np.concatenate([p.metrics[name] for p in parts]) for name in parts[0].metrics},
+        metrics={
+            name: np.concatenate([p.metrics[name] for p in parts])
+            for name in parts[0].metrics
+            if all(name in p.metrics for p in parts)
+        },
     )

@@ -13,7 +13,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from marl_tune.policy_map import Assignment, Parts, PolicyMap
+from marl_tune.policy_map import Assignment, Parts, PolicyMap, Seed
 
 Arrays = Any  # np.ndarray, or a dict of them where the observation space is a Dict
 NO_ROWS = np.empty(0, np.int64)
@@ -44,7 +44,7 @@ class Policies:
         policy_map: PolicyMap,
         num_envs: int,
         device: Any = "cpu",
-        seed: int | None = None,
+        seed: Seed = None,
     ):
         self.modules, self.map, self.num_envs, self.device = modules, policy_map, num_envs, device
         self.assignment = Assignment(policy_map, num_envs, seed)

@@ -11,6 +11,7 @@ import numpy as np
 from envs.world import AgentGroup
 
 Parts = list[tuple[str, np.ndarray | None]]  # group, and places among its B N agents, copy by copy; None: all of them
+Seed = int | list[int] | None  # of a generator; None: a fresh one
 Draw = Callable[[np.random.Generator], Mapping[str, str]]  # -> agent id -> module id, for one episode of one copy
 
 
@@ -91,7 +92,7 @@ class Assignment:
         seed: of the draws; None: fresh.
     """
 
-    def __init__(self, policy_map: PolicyMap, num_envs: int, seed: int | None = None):
+    def __init__(self, policy_map: PolicyMap, num_envs: int, seed: Seed = None):
         self.map, self.num_envs = policy_map, num_envs
         self.rng = np.random.default_rng(seed)
         self.owner = {g.name: np.zeros((num_envs, len(g.agents)), np.int64) for g in policy_map.groups}

@@ -18,6 +18,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from envs.world import World
 from marl_tune.fragment import Fragment, Segment, new_episode_id
 from marl_tune.policy import Policies, tree_map
+from marl_tune.policy_map import Seed
 
 EPISODE_CHUNK = 32  # steps between two looks at which episodes have ended
 
@@ -46,7 +47,7 @@ class Rollout:
         seed: seeds the copies' generators at the first reset; None leaves them unseeded.
     """
 
-    def __init__(self, world: World, policies: Policies, max_seq_len: dict[str, int], seed: int | None = None):
+    def __init__(self, world: World, policies: Policies, max_seq_len: dict[str, int], seed: Seed = None):
         self.world, self.policies, self.max_seq_len = world, policies, max_seq_len
         copies = world.num_envs
         seeds = None if seed is None else [int(s) for s in np.random.SeedSequence(seed).generate_state(copies)]

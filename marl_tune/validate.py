@@ -2,7 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
+import envs
 from marl_tune.budget import asha_max_t, max_iterations
 from marl_tune.errors import ConfigError, invalid
 from marl_tune.resources import check_cluster, machine_resources
@@ -33,7 +35,7 @@ def check_trial(sweep: SweepConfig) -> None:
         rule = f"be at most algorithm.train_batch_size a learner ({per_learner})"
         raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
     copies = cluster.num_envs_per_env_runner * max(cluster.num_env_runners, 1)
-    agents = getattr(sweep.env, "n_agents", 1)  # of all groups; 1 where only the world itself knows
+    agents = _agents(sweep.env)
     a_step = copies * agents
     if algorithm.train_batch_size < a_step:
         rule = (
@@ -41,6 +43,9 @@ def check_trial(sweep: SweepConfig) -> None:
             f"cluster.num_env_runners x {agents} agents)"
         )
         raise invalid("algorithm.train_batch_size", rule, algorithm.train_batch_size)
+    if getattr(sweep.env, "workers", 0) > cluster.num_envs_per_env_runner:
+        rule = f"be at most cluster.num_envs_per_env_runner ({cluster.num_envs_per_env_runner})"
+        raise invalid("env.workers", rule, sweep.env.workers)
     if cluster.rollout == "rllib" and hasattr(sweep.module, "max_seq_len"):
         rule = f"be batched for a module with a memory (module={sweep.module.name})"
         raise invalid("cluster.rollout", rule, cluster.rollout)
@@ -48,6 +53,22 @@ def check_trial(sweep: SweepConfig) -> None:
     if algorithm.minibatch_size < sequence:
         rule = f"hold at least one sequence of module.max_seq_len ({sequence}) agent-steps"
         raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
+
+
+def _agents(env: Any) -> int:
+    """Agents of all groups of one copy; asked of the world itself where its settings do not say."""
+    if hasattr(env, "n_agents"):
+        return env.n_agents
+    if repr(env) not in _KNOWN_AGENTS:
+        try:
+            with envs.make_world(env) as world:
+                _KNOWN_AGENTS[repr(env)] = sum(len(group.agents) for group in world.groups)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    return _KNOWN_AGENTS[repr(env)]
+
+
+_KNOWN_AGENTS: dict[str, int] = {}  # settings -> agents: a search asks again for each of its corners
 
 
 def check_search(sweep: SweepConfig) -> None:

@@ -31,7 +31,7 @@ def ray_session():
     from marl_tune.cluster import connect
 
     torch.set_num_threads(1)
-    connect(compose(["+experiment=debug", "cluster.num_cpus=2"])[0].cluster)
+    connect(compose(["+experiment=debug", "cluster.num_cpus=2"])[0].cluster, processes=2)
     yield
     ray.shutdown()
 

@@ -120,6 +120,12 @@ BAD = [
     (["resume=nowhere"], "resume must be the folder of a run; it does not exist"),
     (["resume=there"], "resume must be the folder of a run, with its config.yaml"),
     (["results_dir=file/results"], "results_dir must be a folder that can be written to"),
+    # PettingZoo's worlds, which only making one can judge.
+    (["env=pettingzoo", "env.id=mpe/simple_spred_v3"], "did you mean mpe/simple_spread_v3?"),
+    (["env=pettingzoo", "+env.kwargs.max_cycle=3"], "env.kwargs must hold arguments"),
+    (["env=pettingzoo", "env.kwargs.max_cycles=3"], "env.kwargs.max_cycles must be added with a plus sign"),
+    (["env=pettingzoo", "env.workers=11"], "env.workers must be at most cluster.num_envs_per_env_runner (10)"),
+    (["env=pettingzoo", "algorithm.train_batch_size=29", "algorithm.minibatch_size=29"], "must be at least 30"),
     # The search and its space.
     (["search=optuna"], "space must have an entry under search=optuna"),
     (["search=pbt"], "space must have an entry under search=pbt"),

@@ -31,7 +31,7 @@ def runners(tiny, *words):
     sweep = tiny(f"cluster.num_envs_per_env_runner={COPIES}", "cluster.rollout=rllib", *words)
     theirs = RllibEnvRunner(config=algorithm_config(sweep))
     ours.module.set_state(theirs.module.get_state())
-    ours.begin(0)
+    ours.begin()
     ours.rollout.observations = ours.env.reset([theirs._seed + copy for copy in range(COPIES)])
     return ours, theirs, sweep
 
@@ -229,3 +229,15 @@ def test_every_kind_of_observation_is_learned_from(tiny, probe, words, workers):
     losses = [values["total_loss"] for name, values in results[-1]["learners"].items() if name != "__all_modules__"]
     assert len(losses) == len(runner.policy_map.modules)
     assert np.isfinite(losses).all()
+
+
+def test_what_begins_anew_does_not_play_its_first_episodes_again(tiny):
+    """A clone, and a trial whose world cannot be saved, go on with the steps counted and other episodes."""
+    ours, _, _ = runners(tiny)
+    first = ours.sample(num_timesteps=20)[0].observations.data[0]
+    state = ours.get_rollout_state()
+    ours.set_rollout_state(state, go_on=False)
+    again = ours.sample(num_timesteps=20)[0].observations.data[0]
+    assert not np.array_equal(first, again)
+    ours.set_rollout_state(state, go_on=False)
+    assert np.array_equal(again, ours.sample(num_timesteps=20)[0].observations.data[0]), "but it is reproducible"

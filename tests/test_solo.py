@@ -8,14 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ray._common.utils import binary_to_hex
-from ray.tune.execution.class_cache import _ActorClassCache
 
-from marl_tune import checkpoint, cluster, lean, session, solo, tune_run
+from marl_tune import checkpoint, session, solo, tune_run
 from marl_tune.callbacks import SweepCallback
 from marl_tune.errors import ConfigError
 from marl_tune.results import RunFolder
@@ -23,7 +21,7 @@ from marl_tune.run import processes, run, trains_here
 from marl_tune.stopping import SweepStopper
 
 ALONE = ("search=none", "search.num_samples=1")
-CURVE = ("row", "iteration", "agent_steps", "return_mean_agent", "learners/shared/policy_loss", "env_runners/sample")
+CURVE = ("iteration", "agent_steps", "return_mean_agent", "learners/shared/policy_loss")
 ENVIRONMENT = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
 
@@ -47,6 +45,10 @@ def checkpoints(folder: Path) -> list[str]:
 
 def iterations(folder: Path) -> list[int]:
     return [int(row["iteration"]) for row in rows(folder / "progress.csv")]
+
+
+def curve(folder: Path) -> list[list[str]]:
+    return [[row[name] for name in CURVE] for row in rows(folder / "progress.csv")]
 
 
 class Hook(SweepCallback):
@@ -126,12 +128,10 @@ def test_the_command_trains_in_its_own_process_and_leaves_the_folder_of_the_cont
     assert done.stderr == ""
     assert any(line.startswith("best: trial") for line in lines)
     folder = only_run(work)
-    for name in ("config.yaml", "manifest.json", "tune", "trials.csv", "progress.csv", "report.html", "summary.json"):
+    files = ["config.yaml", "manifest.json", "tune", "trials.csv", "progress.csv", "report.html", "summary.json"]
+    best = ["best/checkpoint/policy.pt", "best/config.yaml", "best/evaluation.json"]
+    for name in (*files, *best, "tensorboard", "wandb"):
         assert (folder / name).exists(), name
-    for name in ("checkpoint/policy.pt", "config.yaml", "evaluation.json"):
-        assert (folder / "best" / name).exists(), name
-    assert (folder / "tensorboard").exists()
-    assert (folder / "wandb").exists()
     assert iterations(folder) == [1, 2, 3]
     assert checkpoints(folder) == ["checkpoint_000000", "checkpoint_000001", "checkpoint_000002"]
     assert not (home / "ray_results").exists(), "a folder outside results_dir"
@@ -233,22 +233,6 @@ def test_where_a_sweep_is_trained(sweep_of, words, here, of_ray):
     sweep = sweep_of(*words)
     assert trains_here(sweep, None) is here
     assert processes(sweep, here) == of_ray
-
-
-@pytest.mark.parametrize(("busy", "cpus", "ready"), [(2, 2, True), (4, 8, True), (3, 8, False), (0, 2, False)])
-def test_processes_are_made_ready_where_most_of_them_will_be_used(sweep_of, monkeypatch, busy, cpus, ready):
-    asked: dict = {}
-    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(cluster.ray, "init", lambda **words: asked.update(words))
-    cluster.connect(replace(sweep_of().cluster, num_cpus=cpus), busy)
-    assert asked["_system_config"] == ({"preload_python_modules": ["marl_tune.worker"]} if ready else {})
-
-
-def test_a_process_that_is_ready_can_become_a_trial():
-    """Ray gives it only to an actor without an environment of its own."""
-    lean.take_ready_processes()
-    actor = _ActorClassCache().get(type("Plain", (), {}))
-    assert "PL_DISABLE_FORK" not in actor._default_options["runtime_env"].get("env_vars", {})
 
 
 def test_what_tune_began_tune_ends(sweep_of, tmp_path):
@@ -361,7 +345,7 @@ def test_an_interruption_after_the_training_says_how_to_go_on(sweep_of, tiny, mo
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_trial_starts_again_from_its_last_checkpoint(sweep_of, hooked, monkeypatch):
+def test_a_failed_trial_starts_again_from_its_last_checkpoint(sweep_of, hooked, monkeypatch, tmp_path):
     step, failed = solo.InProcess.step, []
 
     def fails_once(self):
@@ -370,16 +354,13 @@ def test_a_failed_trial_starts_again_from_its_last_checkpoint(sweep_of, hooked, 
             raise RuntimeError("the node is gone")
         return step(self)
 
-    expected = ran(sweep_of("stop.iterations=5", "checkpoint.frequency=2"))
-    curve = [[row[name] for name in CURVE[:-1]] for row in rows(expected / "progress.csv")]
-    for path in sorted(expected.parent.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
+    words = ("stop.iterations=5", "checkpoint.frequency=2", "cluster.max_failures=1")
+    expected = ran(sweep_of(*words, f"results_dir={tmp_path / 'expected'}"))
     monkeypatch.setattr(solo.InProcess, "step", fails_once)
     hook = hooked(Hook())
-    folder = ran(sweep_of("stop.iterations=5", "checkpoint.frequency=2", "cluster.max_failures=1"))
+    folder = ran(sweep_of(*words))
     assert hook.events == ["recover"]
-    again = [[row[name] for name in CURVE[:-1]] for row in rows(folder / "progress.csv")]
-    assert [line[1:] for line in again] == [line[1:] for line in curve]
+    assert curve(folder) == curve(expected)
     (row,) = rows(folder / "trials.csv")
     assert (row["status"], row["error"]) == ("TERMINATED", "")
 
