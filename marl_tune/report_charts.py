@@ -66,7 +66,7 @@ class _Axis:
         self, values: Sequence[float], start: float, end: float, about: int = 6, round_ends: bool = True
     ) -> None:
         low, high = min(values), max(values)
-        if low == high:
+        if high - low <= 1e-9 * max(abs(low), abs(high)):  # also where two curves differ by rounding only
             pad = abs(low) * 0.1 or 1.0
             low, high = low - pad, high + pad
         self.ticks = ticks(low, high, about)
