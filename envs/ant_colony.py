@@ -9,6 +9,7 @@ import numpy as np
 
 from envs import default_config
 from envs.ant_colony_render import draw_colony
+from envs.array_state import restore_state, save_state
 from envs.world import AgentGroup, DirectionTokens, Observations, Step, World, resolve_reset
 
 if TYPE_CHECKING:
@@ -304,19 +305,11 @@ class AntColony(World):
 
     def get_state(self) -> dict[str, Any]:
         """See `World.get_state`."""
-        arrays = {name: array.copy() for name, array in self._arrays().items()}
-        return {"arrays": arrays, "generators": [rng.bit_generator.state for rng in self._rngs]}
+        return save_state(self._arrays(), self._rngs)
 
     def set_state(self, state: dict[str, Any]) -> None:
         """See `World.set_state`. Raises ValueError for the state of a world of another size."""
-        arrays = self._arrays()
-        for name, array in state["arrays"].items():
-            if array.shape != arrays[name].shape:
-                raise ValueError(f"state of another world: {name} is {array.shape}, here {arrays[name].shape}")
-        for name, array in state["arrays"].items():
-            arrays[name][...] = array
-        for rng, generator in zip(self._rngs, state["generators"], strict=True):
-            rng.bit_generator.state = generator
+        restore_state(state, self._arrays(), self._rngs)
 
 
 def parallel_env(**settings: Any) -> "WorldParallelEnv":

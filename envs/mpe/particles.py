@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from envs.array_state import restore_state, save_state
 from envs.mpe.particles_render import draw_particles
 from envs.world import AgentGroup, Observations, Step, World, resolve_reset
 
@@ -285,17 +286,9 @@ class ParticleWorld(World):
 
     def get_state(self) -> dict[str, Any]:
         """See `World.get_state`."""
-        arrays = {name: array.copy() for name, array in self._arrays().items()}
-        return {"arrays": arrays, "generators": [rng.bit_generator.state for rng in self._rngs]}
+        return save_state(self._arrays(), self._rngs)
 
     def set_state(self, state: dict[str, Any]) -> None:
         """See `World.set_state`. Raises ValueError for the state of a world of another size."""
-        arrays = self._arrays()
-        for name, array in state["arrays"].items():
-            if array.shape != arrays[name].shape:
-                raise ValueError(f"state of another world: {name} is {array.shape}, here {arrays[name].shape}")
-        for name, array in state["arrays"].items():
-            arrays[name][...] = array
-        for rng, generator in zip(self._rngs, state["generators"], strict=True):
-            rng.bit_generator.state = generator
+        restore_state(state, self._arrays(), self._rngs)
         self._measure()
