@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from envs.discs import blend_disc
+
 PICTURE_SIDE = 600  # pixels that the longer side of the grid fills at most
 MARGIN = 10  # pixels around the grid
 BAR = 8  # pixels, height of the bar that shows how much food is left
@@ -54,13 +56,13 @@ def draw_colony(
     def centre(x: float, y: float) -> tuple[float, float]:
         return MARGIN + (x + 0.5) * scale, MARGIN + (y + 0.5) * scale
 
-    _disc(canvas, centre(*nest), 1.05 * scale, NEST)
-    _disc(canvas, centre(*nest), 0.5 * scale, NEST_HOLE)
+    blend_disc(canvas, centre(*nest), 1.05 * scale, NEST)
+    blend_disc(canvas, centre(*nest), 0.5 * scale, NEST_HOLE)
     most = max(int(pieces.max()), 1)
     for x, y in np.argwhere(pieces > 0):
         radius = scale * (0.35 + 0.35 * np.sqrt(pieces[x, y] / most))
-        _disc(canvas, centre(x, y), radius + 0.1 * scale, FOOD_RIM)
-        _disc(canvas, centre(x, y), radius, FOOD)
+        blend_disc(canvas, centre(x, y), radius + 0.1 * scale, FOOD_RIM)
+        blend_disc(canvas, centre(x, y), radius, FOOD)
     for spot, heading, loaded in zip(_spread(ants), headings, carrying, strict=True):
         _draw_ant(canvas, centre(*spot), heading, bool(loaded), scale)
 
@@ -87,19 +89,8 @@ def _draw_ant(canvas: np.ndarray, centre: tuple[float, float], heading: np.ndarr
     for rim, colour in ((0.08, ANT_RIM), (0.0, ANT)):
         for along, radius in body:
             spot = centre[0] + along * scale * heading[0], centre[1] + along * scale * heading[1]
-            _disc(canvas, spot, (radius + rim) * scale, colour)
+            blend_disc(canvas, spot, (radius + rim) * scale, colour)
     if loaded:
         spot = centre[0] + 0.5 * scale * heading[0], centre[1] + 0.5 * scale * heading[1]
-        _disc(canvas, spot, 0.3 * scale, FOOD_RIM)
-        _disc(canvas, spot, 0.22 * scale, FOOD)
-
-
-def _disc(canvas: np.ndarray, centre: tuple[float, float], radius: float, colour: tuple[int, int, int]) -> None:
-    """Blends a filled disc with a smooth rim into `canvas`, in place; pixels, (column, row)."""
-    left, right = max(int(centre[0] - radius) - 1, 0), int(centre[0] + radius) + 2
-    top, bottom = max(int(centre[1] - radius) - 1, 0), int(centre[1] + radius) + 2
-    patch = canvas[top:bottom, left:right]
-    rows, columns = np.ogrid[top : top + patch.shape[0], left : left + patch.shape[1]]
-    distance = np.hypot(columns + 0.5 - centre[0], rows + 0.5 - centre[1])
-    cover = np.clip(radius - distance + 0.5, 0.0, 1.0)[..., None]
-    patch += cover * (np.asarray(colour, np.float32) - patch)
+        blend_disc(canvas, spot, 0.3 * scale, FOOD_RIM)
+        blend_disc(canvas, spot, 0.22 * scale, FOOD)

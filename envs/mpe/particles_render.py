@@ -2,11 +2,14 @@
 
 import numpy as np
 
+from envs.discs import blend_disc
+
 SIDE = 700  # pixels of the picture's width and height
 UNIT = SIDE / 2  # pixels of a distance of 1 where the camera looks at [-1, 1]
 INSET = 0.9  # share of the picture that the farthest entity's centre is kept in
 BRIGHTNESS = 200.0  # of a colour of 1
 OUTLINE = 1.0  # pixels
+BLACK = (0.0, 0.0, 0.0)
 
 
 def draw_particles(position: np.ndarray, radius: np.ndarray, colour: np.ndarray, to_scale: bool) -> np.ndarray:
@@ -27,16 +30,6 @@ def draw_particles(position: np.ndarray, radius: np.ndarray, colour: np.ndarray,
     centres = UNIT + UNIT * zoom * position * (1.0, -1.0)
     radii = radius * UNIT * (zoom if to_scale else 1.0)
     for centre, size, paint in zip(centres, radii, colour * BRIGHTNESS, strict=True):
-        _disc(canvas, centre, size, paint)
+        blend_disc(canvas, centre, size, BLACK)
+        blend_disc(canvas, centre, size - OUTLINE, paint)
     return np.rint(canvas).astype(np.uint8)
-
-
-def _disc(canvas: np.ndarray, centre: np.ndarray, radius: float, colour: np.ndarray) -> None:
-    """Blends a filled disc with a black outline into `canvas`, in place; smooth edges; centre as (column, row)."""
-    left, top = np.clip(np.floor(centre - radius).astype(int) - 1, 0, SIDE)
-    right, bottom = np.clip(np.ceil(centre + radius).astype(int) + 2, 0, SIDE)
-    rows, columns = np.ogrid[top:bottom, left:right]
-    inside = radius + 0.5 - np.hypot(columns + 0.5 - centre[0], rows + 0.5 - centre[1])  # pixels from the edge inwards
-    patch = canvas[top:bottom, left:right]
-    patch *= 1.0 - np.clip(inside, 0.0, 1.0)[..., None]  # black
-    patch += np.clip(inside - OUTLINE, 0.0, 1.0)[..., None] * colour
