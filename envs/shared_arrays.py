@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from envs.trees import tree_map
 from envs.world import AgentGroup, Observations, Step
 
 CACHE_LINE = 64  # bytes; no two arrays have one in common
@@ -31,27 +32,27 @@ class SharedArrays:
 
     def of(self, copies: slice) -> "SharedArrays":
         """The same memory, seen for some of the copies only."""
-        parts = {field.name: _map(lambda array: array[copies], getattr(self, field.name)) for field in fields(self)}
+        parts = {field.name: tree_map(lambda array: array[copies], getattr(self, field.name)) for field in fields(self)}
         return SharedArrays(**parts)
 
     def write(self, step: Step) -> None:
         """Puts the results of a step where all can read them."""
         self.write_observations(step.observations)
-        _map(np.copyto, self.rewards, step.rewards)
+        tree_map(np.copyto, self.rewards, step.rewards)
         self.terminated[:], self.truncated[:] = step.terminated, step.truncated
 
     def write_observations(self, observations: Observations) -> None:
         """Puts observations where all can read them."""
-        _map(np.copyto, self.observations, observations)
+        tree_map(np.copyto, self.observations, observations)
 
     def read(self) -> Step:
         """The results as they are now, copied."""
-        rewards = _map(np.copy, self.rewards)
+        rewards = tree_map(np.copy, self.rewards)
         return Step(self.read_observations(), rewards, self.terminated.copy(), self.truncated.copy())
 
     def read_observations(self) -> Observations:
         """The observations as they are now, copied."""
-        return _map(np.copy, self.observations)
+        return tree_map(np.copy, self.observations)
 
 
 def make_file(groups: Sequence[AgentGroup], num_envs: int) -> int:
@@ -70,7 +71,7 @@ def map_file(file: int, groups: Sequence[AgentGroup], num_envs: int) -> SharedAr
     layout, size = _layout(groups, num_envs)
     memory = mmap.mmap(file, size)
     os.close(file)
-    return SharedArrays(**_map(lambda place: place(memory), layout))
+    return SharedArrays(**tree_map(lambda place: place(memory), layout))
 
 
 def _layout(groups: Sequence[AgentGroup], num_envs: int) -> tuple[dict[str, Any], int]:
@@ -98,10 +99,3 @@ def _layout(groups: Sequence[AgentGroup], num_envs: int) -> tuple[dict[str, Any]
         "truncated": place((num_envs,), np.bool_),
     }
     return layout, size
-
-
-def _map(function: Callable[..., Any], *trees: Any) -> Any:
-    """Applies `function` leaf by leaf to one dict of arrays or several of the same form."""
-    if isinstance(trees[0], dict):
-        return {key: _map(function, *(tree[key] for tree in trees)) for key in trees[0]}
-    return function(*trees)

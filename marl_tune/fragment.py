@@ -12,8 +12,9 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
+from envs.trees import tree_map
 from envs.world import AgentGroup, Observations
-from marl_tune.policy import Arrays, Decision, tree_map
+from marl_tune.policy import Arrays, Decision
 
 SEQUENCE_STATES = "sequence_states"  # key of SingleAgentEpisode.custom_data: state name -> (sequences + 1 at most, ...)
 
@@ -68,11 +69,7 @@ class Fragment:
             seen = observations[group.name]
             if group.name not in self.observations:
                 self.observations[group.name] = tree_map(self._empty_like, seen)
-            tree_map(
-                lambda store, a: store.__setitem__((slice(None), slice(None), t), a),
-                self.observations[group.name],
-                seen,
-            )
+            tree_map(lambda store, a: _write(store, t, a), self.observations[group.name], seen)
 
     def _empty_like(self, array: np.ndarray) -> np.ndarray:
         return np.empty((*array.shape[:2], self.num_steps + 1, *array.shape[2:]), array.dtype)

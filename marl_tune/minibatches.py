@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from ray.rllib.core.columns import Columns
 
-from marl_tune.policy import tree_map
+from envs.trees import tree_map
 
 Batch = Mapping[str, Any]  # column -> tensor, or dict of tensors, with rows (R, ...) or sequences (S, T, ...)
 

@@ -13,18 +13,12 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
+from envs.trees import tree_map
 from marl_tune.policy_map import Assignment, Parts, PolicyMap, Seed
 
 Arrays = Any  # np.ndarray, or a dict of them where the observation space is a Dict
 NO_ROWS = np.empty(0, np.int64)
 Decision = dict[str, np.ndarray]  # column (RLlib's `Columns`) -> (B, N, ...), of one group and step
-
-
-def tree_map(function, *structures):
-    """Applies `function` to arrays, or key by key to dicts of arrays."""
-    if isinstance(structures[0], dict):
-        return {key: tree_map(function, *(s[key] for s in structures)) for key in structures[0]}
-    return function(*structures)
 
 
 class Policies:

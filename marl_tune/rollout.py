@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from envs.trees import tree_map
 from envs.world import World
 from marl_tune.fragment import Fragment, Segment, new_episode_id
-from marl_tune.policy import Policies, tree_map
+from marl_tune.policy import Policies
 from marl_tune.policy_map import Seed
 
 EPISODE_CHUNK = 32  # steps between two looks at which episodes have ended

@@ -17,8 +17,9 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
+from envs.trees import tree_map
 from marl_tune.fragment import SEQUENCE_STATES
-from marl_tune.policy import Arrays, tree_map
+from marl_tune.policy import Arrays
 from modules.curiosity import IntrinsicRewardAPI
 
 Batch = dict[str, Any]
