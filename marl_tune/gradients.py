@@ -33,10 +33,13 @@ def clip_and_check(groups: Sequence[GradientGroup], name_of: Callable[[Parameter
         NonFiniteGradientError: if any entry is NaN or infinite; no gradient has been changed then.
     """
     gradients = [[p.grad for p in group.parameters if p.grad is not None] for group in groups]
-    norms = [torch.stack(torch._foreach_norm(each)) if each else torch.zeros(1) for each in gradients]
+    norms = [
+        torch.stack(torch._foreach_norm(each)) if each else torch.zeros(1, device=group.parameters[0].device)
+        for group, each in zip(groups, gradients, strict=True)
+    ]
     totals = [torch.linalg.vector_norm(each) for each in norms]
     # The only time in a step that the host waits for the device.
-    if not all(torch.isfinite(total) for total in totals):
+    if not torch.isfinite(torch.stack(totals)).all():
         bad = [name_of(p) for group in groups for p in group.parameters if _overflows(p)]
         raise NonFiniteGradientError(f"non-finite gradient in {', '.join(bad)}")
     for group, each, norms_of, total in zip(groups, gradients, norms, totals, strict=True):

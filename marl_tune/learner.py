@@ -19,9 +19,9 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
+from envs.trees import tree_map
 from marl_tune.gradients import GradientGroup, clip_and_check
 from marl_tune.minibatches import Batch, minibatches, steps_of
-from marl_tune.policy import tree_map
 from marl_tune.ppo_loss import PpoSettings, ppo_loss
 from marl_tune.train_batch import EpisodesToTrainBatch
 from modules.curiosity import IntrinsicRewardAPI
@@ -156,11 +156,13 @@ class MarlPPOLearner(PPOTorchLearner):
         batches = self._loss_batches(self._make_batch_if_necessary(training_data).policy_batches)
         for module_id in batches:
             self.module[module_id].train()
+        # Once: their coefficients lie on the device, and reading one makes the host wait.
+        settings = {module_id: self._ppo_settings(module_id) for module_id in batches}
         steps: dict[str, Any] = dict.fromkeys(batches, 0)
         for minibatch, last in minibatches(
             batches, num_epochs, minibatch_size, shuffle=shuffle_batch_per_epoch, num_total=num_total_minibatches
         ):
-            self._step(minibatch, last)
+            self._step(minibatch, settings, last)
             for module_id, batch in minibatch.items():
                 steps[module_id] += steps_of(batch)
         self._log_steps(steps)
@@ -186,12 +188,12 @@ class MarlPPOLearner(PPOTorchLearner):
                 kept[module_id] = {name: batch[name] for name in columns if name in batch}
         return kept
 
-    def _step(self, minibatch: dict[str, Batch], last: set[str]) -> None:
+    def _step(self, minibatch: dict[str, Batch], settings: dict[str, PpoSettings], last: set[str]) -> None:
         """One gradient step of every module in the minibatch; what is logged comes from each module's last one."""
         names = [name for module_id in minibatch for name in self._module_optimizers[module_id]]
         for name in names:
             self._named_optimizers[name].zero_grad(set_to_none=True)
-        losses = {module_id: self._loss(module_id, batch, module_id in last) for module_id, batch in minibatch.items()}
+        losses = {m: self._loss(m, batch, settings[m], m in last) for m, batch in minibatch.items()}
         torch.stack(list(losses.values())).sum().backward()
         norms = clip_and_check([self._gradient_group(name) for name in names], self._name_of)
         for name, norm in zip(names, norms, strict=True):
@@ -216,7 +218,7 @@ class MarlPPOLearner(PPOTorchLearner):
             if own is parameter
         )
 
-    def _loss(self, module_id: str, batch: Batch, with_stats: bool) -> torch.Tensor:
+    def _loss(self, module_id: str, batch: Batch, settings: PpoSettings, with_stats: bool) -> torch.Tensor:
         """The scalar that a module's parameters descend: PPO's loss, plus the curiosity module's own if it has one."""
         module, config = self.module[module_id].unwrapped(), self.config.get_config_for_module(module_id)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
@@ -225,7 +227,6 @@ class MarlPPOLearner(PPOTorchLearner):
             values = module.compute_values(batch, out[Columns.EMBEDDINGS]) if config.use_critic else None
         inputs = out[Columns.ACTION_DIST_INPUTS].float()
         values = None if values is None else values.float()
-        settings = self._ppo_settings(module_id, config)
         loss, stats = ppo_loss(inputs, values, batch, module.get_train_action_dist_cls(), settings, with_stats)
         if isinstance(module, IntrinsicRewardAPI):
             own, own_stats = module.curiosity_loss(*_rows(batch))
@@ -235,7 +236,8 @@ class MarlPPOLearner(PPOTorchLearner):
             self.metrics.log_dict(stats, key=module_id, window=1)
         return loss
 
-    def _ppo_settings(self, module_id: str, config: Any) -> PpoSettings:
+    def _ppo_settings(self, module_id: str) -> PpoSettings:
+        config = self.config.get_config_for_module(module_id)
         return PpoSettings(
             clip_param=config.clip_param,
             entropy_coeff=float(self.entropy_coeff_schedulers_per_module[module_id].get_current_value()),
