@@ -125,7 +125,7 @@ WORKS = {
         minibatch_size=1500,
         worlds={
             "pettingzoo": WorldChoice(
-                ("env=pettingzoo", "env.id=mpe/simple_spread_v3", "+env.kwargs.max_cycles=25"), 24
+                ("env=pettingzoo", "env.id=mpe/simple_spread_v3", "+env.kwargs.max_cycles=25"), 120
             ),
             "batched": WorldChoice(("env=mpe/simple_spread", "env.n_agents=3", "env.max_cycles=25"), 240),
         },

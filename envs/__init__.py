@@ -69,11 +69,11 @@ def default_config(name: str, **settings: Any) -> Any:
 def make_world(config: Any, num_envs: int = 1) -> World:
     """B = `num_envs` copies of the world that `config`, an instance of `config_class(config.name)`, describes.
 
-    Where the config asks for `workers`, they share the copies out among them: at most one worker a copy, and none for a
-    single copy. Close such a world when it has served.
+    Where the config asks for `workers`, so many processes, this one included, share the copies out among them: at most
+    one process a copy. Close such a world when it has served.
     """
     make, workers = partial(env_class(config.name), config), min(getattr(config, "workers", 0), num_envs)
-    if workers == 0 or num_envs == 1:
+    if workers <= 1:
         return make(num_envs)
     from envs.workers import WorkerWorld  # only here, as few worlds need it
 

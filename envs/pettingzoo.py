@@ -29,7 +29,7 @@ class PettingzooConfig:
     kwargs: dict[str, Any] = field(metadata={"structural": True})
     # arguments of its parallel_env; those left out have the world's own defaults
     workers: int = field(metadata={"structural": True})
-    # processes that share the copies out among them, >= 0; 0: all run in the trial's own process
+    # processes that share the copies out among them, the trial's own included, >= 0; 0 and 1: its own alone
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w+(/\w+)+|\w+(\.\w+)*", self.id):

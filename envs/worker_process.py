@@ -3,7 +3,7 @@
     python -P -m envs.worker_process DESCRIPTOR      of the socket through which `envs.workers` speaks to it
 
 The first messages are how to make the world, and the memory that all workers share. Each further message is one call,
-`STEP` or the pickled name and arguments of a method of `Worker`, and is answered by one, `DONE` or the pickled outcome.
+`STEP` or the pickled name and arguments of a method of `Player`, and is answered by one, `DONE` or the pickled outcome.
 The process ends when the socket is closed on the other side, be it that the world was closed or that its owner died.
 """
 
@@ -27,7 +27,7 @@ RETURNED, UNAVAILABLE, FAILED = "returned", "unavailable", "failed"
 # what an outcome begins with; a value or the text of the error follows. A worker that has FAILED ends.
 
 
-class Worker:
+class Player:
     """Some copies of a world, their results in the memory that all copies share.
 
     Args:
@@ -58,23 +58,27 @@ def serve(connection: Connection) -> None:
         with make(len(copies)) as world:
             connection.send((RETURNED, world.groups))
             shared = map_file(recv_handle(connection), world.groups, num_envs)
-            worker = Worker(world, shared.of(slice(copies.start, copies.stop)))
+            player = Player(world, shared.of(slice(copies.start, copies.stop)))
             while True:
-                connection.send_bytes(_answer(worker, connection.recv_bytes()))
+                connection.send_bytes(_answer(player, connection.recv_bytes()))
     except Exception:
         with suppress(OSError):  # the other side is closed: that was the error, or nobody is left to be told of it
             connection.send((FAILED, traceback.format_exc()))
 
 
-def _answer(worker: Worker, message: bytes) -> bytes:
+def _answer(player: Player, message: bytes) -> bytes:
     if message == STEP:
-        worker.step()
+        player.step()
         return DONE
-    method, args = pickle.loads(message)
+    return pickle.dumps(perform(player, *pickle.loads(message)))
+
+
+def perform(player: Player, method: str, args: tuple) -> tuple[str, Any]:
+    """Calls a method of the player. Returns the outcome; raises what the world raises, but StateUnavailable."""
     try:
-        return pickle.dumps((RETURNED, getattr(worker, method)(*args)))
+        return RETURNED, getattr(player, method)(*args)
     except StateUnavailable as error:
-        return pickle.dumps((UNAVAILABLE, str(error)))
+        return UNAVAILABLE, str(error)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,15 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
 from typing import Any
 
 import numpy as np
 
-from envs.shared_arrays import make_file, map_file
-from envs.worker_process import DONE, FAILED, RETURNED, STEP, UNAVAILABLE
+from envs.shared_arrays import SharedArrays, make_file, map_file
+from envs.worker_process import DONE, FAILED, RETURNED, STEP, UNAVAILABLE, Player, perform
 from envs.world import Observations, StateUnavailable, Step, World, resolve_reset
 
 PATIENCE = 5.0  # seconds that workers have to end by themselves before they are killed
@@ -28,7 +29,29 @@ class WorkerError(RuntimeError):
     """A worker's copies raised an exception, whose traceback the text holds, or its process died."""
 
 
-class _Worker:
+class _Local:
+    """The copies that the owner of the world steps itself, while the others step theirs."""
+
+    _player: Player  # once the memory is there
+
+    def __init__(self, world: World, copies: range):
+        self.world, self.copies = world, copies
+
+    def map(self, shared: SharedArrays) -> None:
+        """Says where the results go."""
+        self._player = Player(self.world, shared.of(slice(self.copies.start, self.copies.stop)))
+
+    def begin(self, method: str, *args: Any) -> None:
+        """Notes a call of a method of `Player`, which `finish` carries out: the others are to be told first."""
+        self._call = method, args
+
+    def finish(self) -> tuple[str, Any]:
+        """Carries out the call. Returns its outcome; raises what the world raises."""
+        method, args = self._call
+        return perform(self._player, method, args)
+
+
+class _Remote:
     """A process with some of the copies, seen from the process that starts it.
 
     It is a program of its own and no `multiprocessing.Process`: that would import the main module of whoever starts it,
@@ -48,21 +71,22 @@ class _Worker:
             )
         self.connection = Connection(ours.detach())
 
-    def send(self, message: bytes) -> None:
-        """Sends a call. Raises WorkerError if the process has died."""
-        try:
-            self.connection.send_bytes(message)
-        except OSError as error:
-            raise self._death() from error
+    def make(self, make: Callable[[int], World], num_envs: int) -> None:
+        """Tells the process what it has copies of. Raises WorkerError if it has died."""
+        self._send(pickle.dumps((make, self.copies, num_envs)))
 
-    def send_file(self, file: int) -> None:
-        """Hands over the descriptor of a file. Raises WorkerError if the process has died."""
+    def map(self, file: int) -> None:
+        """Hands over the descriptor of the shared memory. Raises WorkerError if the process has died."""
         try:
             send_handle(self.connection, file, self.process.pid)
         except OSError as error:
             raise self._death() from error
 
-    def receive(self) -> tuple[str, Any]:
+    def begin(self, method: str, *args: Any) -> None:
+        """Starts a call of a method of `Player`. Raises WorkerError if the process has died."""
+        self._send(STEP if method == "step" else pickle.dumps((method, args)))
+
+    def finish(self) -> tuple[str, Any]:
         """The outcome of the call: its kind, `RETURNED` or `UNAVAILABLE`, and its value. Raises WorkerError."""
         try:
             message = self.connection.recv_bytes()
@@ -74,6 +98,12 @@ class _Worker:
         if kind == FAILED:
             raise WorkerError(f"{self} failed\n\n{value}")
         return kind, value
+
+    def _send(self, message: bytes) -> None:
+        try:
+            self.connection.send_bytes(message)
+        except OSError as error:
+            raise self._death() from error
 
     def _death(self) -> WorkerError:
         try:
@@ -87,13 +117,20 @@ class _Worker:
         return f"the worker process {self.process.pid} with copies {self.copies.start} to {self.copies.stop - 1}"
 
 
+_Share = _Local | _Remote
+
+
 class WorkerWorld(World):
     """B copies of a world in W processes, in contiguous shares of nearly the same size.
 
+    One of the W is the process that makes it: its own share is stepped here while W - 1 worker processes step theirs.
+    Were there W of them, this one would sleep through every step and be woken after it, which costs more than what it
+    does between two steps.
+
     It behaves as the world itself would with all copies in one process. A step costs two short messages a worker;
     actions, observations, rewards and ends lie in memory that all share. A worker imports what the world needs, and
-    nothing else of whoever started it. The workers end when the world is closed or collected as garbage, when one of
-    them fails, when a call is interrupted, and when the process that made the world dies, however it dies.
+    nothing else of whoever started it. The workers end when the world is closed or collected as garbage, when one share
+    fails, when a call is interrupted, and when the process that made the world dies, however it dies.
 
     Args:
         make: num_envs -> a world. It is pickled, so it must not come from a script's `__main__`.
@@ -109,34 +146,41 @@ class WorkerWorld(World):
         if not 1 <= workers <= num_envs:
             raise ValueError(f"env.workers must be from 1 to the {num_envs} copies of the world, got {workers}")
         self.num_envs = num_envs
-        self._workers: list[_Worker] = []
-        self._finalizer = weakref.finalize(self, _stop, self._workers)
+        self._shares: list[_Share] = []
+        self._finalizer = weakref.finalize(self, _stop, self._shares)
+        bounds = [num_envs * index // workers for index in range(workers + 1)]
+        own, *others = (range(start, stop) for start, stop in pairwise(bounds))
         try:
-            for index in range(workers):
-                self._workers.append(_Worker(range(num_envs * index // workers, num_envs * (index + 1) // workers)))
-            self._agree(make)
+            for copies in others:
+                self._shares.append(_Remote(copies))
+            self._agree(make, own)
         except BaseException:
             self.close()
             raise
 
-    def _agree(self, make: Callable[[int], World]) -> None:
-        """Tells the workers what to make, learns its groups from them, and hands them the memory."""
-        for worker in self._workers:
-            worker.send(pickle.dumps((make, worker.copies, self.num_envs)))
-        groups = [worker.receive()[1] for worker in self._workers]
-        self.groups = groups[0]
+    def _agree(self, make: Callable[[int], World], own: range) -> None:
+        """Tells the workers what to make, makes the own share while they do, and gives all of them the memory."""
+        workers = [share for share in self._shares if isinstance(share, _Remote)]
+        for worker in workers:
+            worker.make(make, self.num_envs)
+        local = _Local(make(len(own)), own)
+        self._shares.insert(0, local)
+        self.groups = local.world.groups
+        for worker in workers:
+            worker.finish()  # its copies are made
         file = make_file(self.groups, self.num_envs)
-        for worker in self._workers:
-            worker.send_file(file)
+        for worker in workers:
+            worker.map(file)
         self._shared = map_file(file, self.groups, self.num_envs)
+        local.map(self._shared)
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
         """See `World.reset`."""
         wanted, calls = resolve_reset(self.num_envs, seeds, copies), {}
-        for worker in self._workers:
-            own = [(copy - worker.copies.start, seed) for copy, seed in wanted if copy in worker.copies]
+        for share in self._shares:
+            own = [(copy - share.copies.start, seed) for copy, seed in wanted if copy in share.copies]
             if own:
-                calls[worker] = ("reset", [seed for _, seed in own], np.array([copy for copy, _ in own]))
+                calls[share] = ("reset", [seed for _, seed in own], np.array([copy for copy, _ in own]))
         self._call(calls)
         return self._shared.read_observations()
 
@@ -146,69 +190,69 @@ class WorkerWorld(World):
             if np.shape(actions[name]) != array.shape:
                 raise ValueError(f"actions of {name} must have the shape {array.shape}, got {np.shape(actions[name])}")
             array[...] = actions[name]
-        self._exchange(dict.fromkeys(self._workers, STEP))
+        self._call(dict.fromkeys(self._shares, ("step",)))
         return self._shared.read()
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
         """See `World.episode_metrics`."""
         calls, places = {}, {}
-        for worker in self._workers:
-            places[worker] = [place for place, copy in enumerate(copies) if copy in worker.copies]
-            if places[worker]:
-                calls[worker] = ("call", "episode_metrics", np.asarray(copies)[places[worker]] - worker.copies.start)
+        for share in self._shares:
+            places[share] = [place for place, copy in enumerate(copies) if copy in share.copies]
+            if places[share]:
+                calls[share] = ("call", "episode_metrics", np.asarray(copies)[places[share]] - share.copies.start)
         parts = self._call(calls)
         names = set.intersection(*(set(part) for part in parts.values())) if parts else set()
         metrics = {name: np.empty(len(copies)) for name in next(iter(parts.values()), {}) if name in names}
-        for worker, part in parts.items():
+        for share, part in parts.items():
             for name, values in metrics.items():
-                values[places[worker]] = part[name]
+                values[places[share]] = part[name]
         return metrics
 
     def render(self, copy: int = 0) -> np.ndarray:
         """See `World.render`."""
-        worker = next(worker for worker in self._workers if copy in worker.copies)
-        return self._call({worker: ("call", "render", copy - worker.copies.start)})[worker]
+        share = next(share for share in self._shares if copy in share.copies)
+        return self._call({share: ("call", "render", copy - share.copies.start)})[share]
 
     def get_state(self) -> dict[str, Any]:
         """See `World.get_state`."""
-        return {"shares": list(self._call(dict.fromkeys(self._workers, ("call", "get_state"))).values())}
+        return {"shares": list(self._call(dict.fromkeys(self._shares, ("call", "get_state"))).values())}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """See `World.set_state`. Raises ValueError for the state of a world with another number of workers."""
         shares = state["shares"]
-        if len(shares) != len(self._workers):
-            raise ValueError(f"state of another world: {len(shares)} workers, here {len(self._workers)}")
-        self._call({w: ("call", "set_state", share) for w, share in zip(self._workers, shares, strict=True)})
+        if len(shares) != len(self._shares):
+            raise ValueError(f"state of another world: {len(shares)} workers, here {len(self._shares)}")
+        self._call({own: ("call", "set_state", state) for own, state in zip(self._shares, shares, strict=True)})
 
     def close(self) -> None:
         """Ends the workers and waits for them; one that is in the middle of a long step is killed."""
         self._finalizer()
 
-    def _call(self, calls: Mapping[_Worker, tuple]) -> dict[_Worker, Any]:
-        """Has some workers call a method of theirs, given with its arguments; returns what each returned."""
-        outcomes = self._exchange({worker: pickle.dumps((name, args)) for worker, (name, *args) in calls.items()})
-        for kind, value in outcomes.values():
-            if kind == UNAVAILABLE:
-                raise StateUnavailable(value)
-        return {worker: value for worker, (_, value) in outcomes.items()}
-
-    def _exchange(self, messages: Mapping[_Worker, bytes]) -> dict[_Worker, tuple[str, Any]]:
-        """One message to each of some workers, all of which then work at once, and what they answer."""
+    def _call(self, calls: Mapping[_Share, tuple]) -> dict[_Share, Any]:
+        """Has some shares, all at once, call a method of `Player`, given with its arguments; what each returned."""
         if not self._finalizer.alive:
             raise RuntimeError("the world is closed")
         try:
-            for worker, message in messages.items():
-                worker.send(message)
-            return {worker: worker.receive() for worker in messages}
+            for share, call in calls.items():
+                share.begin(*call)
+            outcomes = {share: share.finish() for share in calls}
         except BaseException:  # a keyboard interrupt too: answers that nobody has read would be taken for later ones
             self.close()
             raise
+        for kind, value in outcomes.values():
+            if kind == UNAVAILABLE:
+                raise StateUnavailable(value)
+        return {share: value for share, (_, value) in outcomes.items()}
 
 
-def _stop(workers: list[_Worker]) -> None:
-    """Ends processes: they see that their socket is closed once they have done what they are at."""
+def _stop(shares: list[_Share]) -> None:
+    """Closes the own copies and ends the processes: they see that their socket is closed once their step is done."""
+    workers = [share for share in shares if isinstance(share, _Remote)]
     for worker in workers:
         worker.connection.close()
+    for share in shares:
+        if isinstance(share, _Local):
+            share.world.close()
     deadline = time.monotonic() + PATIENCE
     for worker in workers:
         try:
@@ -216,4 +260,4 @@ def _stop(workers: list[_Worker]) -> None:
         except subprocess.TimeoutExpired:
             worker.process.kill()
             worker.process.wait()
-    workers.clear()
+    shares.clear()

@@ -30,7 +30,7 @@ def trial_resources(sweep: SweepConfig) -> Resources:
 
 
 def own_cpus(sweep: SweepConfig) -> float:
-    """CPUs of a trial's own process: 1, or as many as step its world, while which it waits."""
+    """CPUs of a trial's own process: 1, or as many as the processes that step its world, of which it is one."""
     return 1.0 if sweep.cluster.num_env_runners > 0 else float(max(1, env_workers(sweep)))
 
 
@@ -40,7 +40,7 @@ def runner_cpus(sweep: SweepConfig) -> float:
 
 
 def env_workers(sweep: SweepConfig) -> int:
-    """Processes that step the world of one runner; 0: the runner's own."""
+    """Processes that step the world of one runner, its own included; 0: its own alone."""
     return min(getattr(sweep.env, "workers", 0), sweep.cluster.num_envs_per_env_runner)
 
 

@@ -15,7 +15,8 @@ import pytest
 from envs import default_config, make_world, snapshots
 from envs.contract import check_world, sample_actions
 from envs.fixed_team import TeamChanged
-from envs.pettingzoo_id import EXTRA
+from envs.pettingzoo_cycle import Cycle
+from envs.pettingzoo_id import EXTRA, make_env
 from envs.world import StateUnavailable
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +56,23 @@ def assert_sees(world, observations, copy, seen):
             expected, rows = seen[agent], observations[group.name]
             pairs = [(rows[k], expected[k]) for k in rows] if isinstance(rows, dict) else [(rows, expected)]
             assert all(np.array_equal(rows[copy, column], row) for rows, row in pairs)
+
+
+def test_layers_that_only_check_are_taken_off():
+    """Half of the time that PettingZoo's own parallel_env of simple_spread takes goes into them."""
+    env = make_env("mpe/simple_spread_v3", {})
+    assert type(env) is Cycle
+    assert env.aec_env is env.unwrapped
+    clipped = make_env("mpe/simple_spread_v3", {"continuous_actions": True}).aec_env
+    assert type(clipped).__name__ == "ClipOutOfBoundsWrapper"  # it changes actions: it stays
+
+
+def test_a_world_whose_turn_is_another_agents_is_refused():
+    env = make_env("mpe/simple_spread_v3", {})
+    env.reset(seed=0)
+    env.aec_env.agent_selection = "agent_1"
+    with pytest.raises(RuntimeError, match="must step its agents in turn: 'agent_0' is next, not 'agent_1'"):
+        env.step(dict.fromkeys(env.agents, 0))
 
 
 @pytest.mark.parametrize(("world_id", "kwargs"), WORLDS)

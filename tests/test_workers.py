@@ -34,7 +34,7 @@ def still(copies=2):
 
 
 def processes_of(world):
-    return [psutil.Process(worker.process.pid) for worker in world._workers]
+    return [psutil.Process(share.process.pid) for share in world._shares[1:]]  # the first share is stepped here
 
 
 def assert_gone(processes, seconds=10.0):
@@ -80,7 +80,7 @@ def test_only_configs_that_ask_for_workers_get_them():
     assert isinstance(make_world(default_config("pettingzoo"), 4), Pettingzoo)
     with make_world(config, 2) as world:  # an evaluation may have fewer copies than the training has workers
         assert isinstance(world, WorkerWorld)
-        assert len(processes_of(world)) == 2
+        assert len(processes_of(world)) == 1  # and this one
     with pytest.raises(ValueError, match=r"env\.workers must be from 1 to the 2 copies of the world, got 3"):
         probe("walkers", 2, 3)
 
@@ -89,7 +89,7 @@ def test_a_worker_imports_what_its_world_needs():
     with probe("nosy") as world:
         world.reset([0, 1])
         world.step(still())
-        loaded = world.episode_metrics(np.array([0, 1]))
+        loaded = world.episode_metrics(np.array([1]))  # copy 0 is in this process
         assert loaded["pettingzoo_probes"].all()
         assert loaded["numpy"].all()
         assert not any(loaded[name].any() for name in ("torch", "ray", "marl_tune"))
@@ -143,9 +143,21 @@ def test_a_failure_in_a_worker_is_told_and_ends_all(how, message):
         world.step(still())
 
 
+def test_a_failure_in_the_own_share_ends_the_workers():
+    world = probe("failing", how="raise", seed=0)
+    there = processes_of(world)
+    world.reset([0, 1])
+    world.step(still())
+    with pytest.raises(ZeroDivisionError, match="the probe gave up"):
+        world.step(still())
+    assert_gone(there, 0)
+    with pytest.raises(RuntimeError, match="the world is closed"):
+        world.reset()
+
+
 def test_a_world_that_cannot_be_made_leaves_nothing():
     before = set(psutil.Process().children())
-    with pytest.raises(WorkerError, match=r"ValueError: env\.kwargs must hold arguments"):
+    with pytest.raises(ValueError, match=r"^env\.kwargs must hold arguments"):  # as the world itself says it
         probe("walkers", unknown=1)
     assert set(psutil.Process().children()) <= before
 
@@ -155,7 +167,7 @@ def test_a_worker_that_was_killed_between_two_steps_is_noticed():
     there = processes_of(world)
     world.reset()
     there[0].kill()
-    with pytest.raises(WorkerError, match="copies 0 to 0 was killed by SIGKILL"):
+    with pytest.raises(WorkerError, match="copies 1 to 1 was killed by SIGKILL"):
         world.step(still())
     assert_gone(there, 0)
 
@@ -198,10 +210,10 @@ from functools import partial
 from envs.ant_colony import AntColony, AntColonyConfig
 from envs.workers import WorkerWorld
 
-world = WorkerWorld(partial(AntColony, AntColonyConfig("ant_colony", [6, 7], 4, 3, 2, None, 0.2, 0.9, 12)), 2, 2)
+world = WorkerWorld(partial(AntColony, AntColonyConfig("ant_colony", [6, 7], 4, 3, 2, None, 0.2, 0.9, 12)), 3, 3)
 world.reset()  # the workers have all they need
 try:
-    print(*(worker.process.pid for worker in world._workers), flush=True)
+    print(*(share.process.pid for share in world._shares[1:]), flush=True)
     time.sleep(float(sys.argv[1]))
 except KeyboardInterrupt:
     world.reset()
