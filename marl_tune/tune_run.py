@@ -24,6 +24,7 @@ from marl_tune.search import SearchPlan, plan, seed_everything
 from marl_tune.space import parse
 from marl_tune.stopping import SweepStopper
 from marl_tune.trial import Trial
+from marl_tune.tune_controller import keeping_processes
 
 
 def train(sweep: SweepConfig, run: RunFolder, callbacks: Sequence[SweepCallback]) -> tuple[list[TuneTrial], bool]:
@@ -39,7 +40,7 @@ def train(sweep: SweepConfig, run: RunFolder, callbacks: Sequence[SweepCallback]
     parts = plan(sweep, parse(sweep.space), run.path)
     if hasattr(parts.scheduler, "listeners"):
         parts.scheduler.listeners.extend(callbacks)
-    with _Interrupts() as interrupts:
+    with keeping_processes(), _Interrupts() as interrupts:
         analysis = _run(sweep, run, parts, list(callbacks))
     return list(analysis.trials), interrupts.happened
 

@@ -1,0 +1,57 @@
+"""Tune's controller, but that it keeps the process of a trial that ends or pauses for any trial that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray.tune import tune as tune_module
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+
+WAITING = (Trial.PENDING, Trial.PAUSED)
+
+
+class KeepingController(TuneController):
+    """Reuses processes also where two trials give theirs up at once.
+
+    With `reuse_actors` Tune keeps as many free processes as there are trials that it has chosen to run next, which is
+    one. Of two trials of a population that pause within the same second, one therefore loses its process, and
+    the next trial waits some seconds for another. Here every trial that waits counts as chosen.
+    """
+
+    _staged_trials: set[Trial]
+
+    def _maybe_cache_trial_actor(self, trial: Trial) -> bool:
+        with self._all_waiting_chosen():
+            return super()._maybe_cache_trial_actor(trial)
+
+    def _cleanup_cached_actors(self, force_all: bool = False) -> None:
+        if not self._actor_cache.num_cached_objects:
+            return
+        with self._all_waiting_chosen():
+            super()._cleanup_cached_actors(force_all)
+
+    @contextmanager
+    def _all_waiting_chosen(self) -> Iterator[None]:
+        chosen = self._staged_trials
+        others = [trial for trial in self._live_trials if trial.status in WAITING and trial not in chosen]
+        for trial in others:
+            self._actor_cache.increase_max(trial.placement_group_factory)
+        self._staged_trials = chosen.union(others)
+        try:
+            yield
+        finally:
+            self._staged_trials = chosen
+            for trial in others:
+                self._actor_cache.decrease_max(trial.placement_group_factory)
+
+
+@contextmanager
+def keeping_processes() -> Iterator[None]:
+    """`tune.run` makes a `KeepingController` meanwhile; it has no argument for that."""
+    tune_module.TuneController = KeepingController  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        tune_module.TuneController = TuneController  # type: ignore[misc]
