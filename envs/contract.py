@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.world import Observations, StateUnavailable, Step, World
+from envs.world import STAYS, Observations, StateUnavailable, Step, World
 
 MakeWorld = Callable[[int], World]  # num_envs -> world
 COPIES = 3
@@ -86,23 +86,78 @@ def play(world: World, steps: int, seed: int, actions: list[dict[str, np.ndarray
     """
     rng = np.random.default_rng(seed)
     observations = world.reset([seed + copy for copy in range(world.num_envs)])
-    _check_observations(world, observations)
-    records = []
+    _check_observations(world, observations, world.acting)
+    records, turns = [], _Turns(world)
     for index in range(steps):
         chosen = sample_actions(world, observations, rng) if actions is None else actions[index]
         before, kept = observations, pickle.dumps(observations)
         step = world.step(chosen)
         _require(pickle.dumps(before) == kept, "step writes into observations that it returned before")
-        _check_observations(world, step.observations)
+        _check_observations(world, step.observations, turns.counting(step))
         _check_step(world, step)
+        turns.check(step)
         metrics = _checked_metrics(world)
-        record = {"before": before, "actions": chosen, "step": vars(step), "metrics": metrics}
+        record = {"before": before, "actions": chosen, "step": _results(world, step), "metrics": metrics}
         records.append(pickle.loads(pickle.dumps(record)))
         observations, done = step.observations, np.flatnonzero(step.terminated | step.truncated)
         if done.size:
             observations = world.reset(copies=done)
-            _check_observations(world, observations)
+            _check_observations(world, observations, world.acting)
+            turns.begin(done)
     return records
+
+
+def _results(world: World, step: Step) -> dict[str, Any]:
+    """What came out of a step, and who acts next where agents take turns."""
+    if step.left is None:
+        return {name: value for name, value in vars(step).items() if name != "left"}
+    return vars(step) | {"acting": world.acting}
+
+
+class _Turns:
+    """Checks who acts and who has left over the episodes of a world; says nothing where all act in all steps."""
+
+    def __init__(self, world: World):
+        self.world = world
+        if world.acting is not None:
+            self.gone = {name: np.zeros_like(acting) for name, acting in world.acting.items()}
+            self.begin(np.arange(world.num_envs))
+
+    def begin(self, copies: np.ndarray) -> None:
+        """New episodes in some copies."""
+        if self.world.acting is None:
+            return
+        for gone in self.gone.values():
+            gone[copies] = False
+        _require(self._somebody_acts()[copies].all(), "nobody acts at the start of an episode")
+
+    def _somebody_acts(self) -> np.ndarray:
+        return np.any([acting.any(axis=1) for acting in (self.world.acting or {}).values()], axis=0)
+
+    def counting(self, step: Step) -> dict[str, np.ndarray] | None:
+        """Whose observations count after a step: those of the agents that act next, or have ended with it."""
+        if self.world.acting is None or step.left is None:
+            return None
+        return {name: acting | (step.left[name] != STAYS) for name, acting in self.world.acting.items()}
+
+    def check(self, step: Step) -> None:
+        """Checks one step."""
+        acting, left = self.world.acting, step.left
+        if acting is None or left is None:
+            _require(acting is None and left is None, "acting and left must both be None, or neither")
+            return
+        done = step.terminated | step.truncated
+        for name, gone in self.gone.items():
+            _require(
+                acting[name].dtype == np.bool_ and acting[name].shape == gone.shape, f"acting of {name}: (B, N) bool"
+            )
+            _require(left[name].dtype == np.int8 and left[name].shape == gone.shape, f"left of {name}: (B, N) int8")
+            leaves = left[name] != STAYS
+            _require(not (gone & leaves).any(), f"an agent of {name} left twice in an episode")
+            gone |= leaves
+            _require(not (gone & acting[name]).any(), f"an agent of {name} acts that has left")
+            _require(not acting[name][done].any(), f"an agent of {name} acts in a copy that is done")
+        _require((self._somebody_acts() | done).all(), "nobody acts in a copy that is not done")
 
 
 def _require(holds: Any, rule: str) -> None:
@@ -137,7 +192,7 @@ def _leaves(space: gym.Space, values: Any, path: str) -> Iterator[tuple[str, gym
         yield from _leaves(part, values[key], f"{path}.{key}")
 
 
-def _check_observations(world: World, observations: Observations) -> None:
+def _check_observations(world: World, observations: Observations, counting: dict[str, np.ndarray] | None) -> None:
     _require(set(observations) == {g.name for g in world.groups}, f"observations of the groups {sorted(observations)}")
     for group in world.groups:
         rows = (world.num_envs, len(group.agents))
@@ -146,7 +201,8 @@ def _check_observations(world: World, observations: Observations) -> None:
             shape = rows + (space.shape or ())
             _require(array.shape == shape, f"observation of {path} has the shape {array.shape}, must be {shape}")
             _require(array.dtype == space.dtype, f"observation of {path} is {array.dtype}, its space {space.dtype}")
-            inside = all(space.contains(row) for row in array.reshape(-1, *(space.shape or ())))
+            seen = array.reshape(-1, *(space.shape or ())) if counting is None else array[counting[group.name]]
+            inside = all(space.contains(row) for row in seen)
             _require(inside, f"observation of {path} is outside its space: {array.min()} to {array.max()}")
 
 
@@ -247,7 +303,7 @@ def _go_on(world: World, actions: list[dict[str, np.ndarray]]) -> list[dict]:
     records = []
     for chosen in actions:
         step = world.step(chosen)
-        record = {"step": vars(step), "metrics": world.episode_metrics(np.arange(world.num_envs))}
+        record = {"step": _results(world, step), "metrics": world.episode_metrics(np.arange(world.num_envs))}
         records.append(pickle.loads(pickle.dumps(record)))
         done = np.flatnonzero(step.terminated | step.truncated)
         if done.size:

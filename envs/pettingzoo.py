@@ -1,4 +1,4 @@
-"""Any PettingZoo world of the parallel API, or one of the user's own, as a `World`: B instances, stepped in turn."""
+"""Any PettingZoo world, parallel or turn-based, or one of the user's own, as a `World`: B instances in turn."""
 
 import math
 import re
@@ -10,11 +10,13 @@ import gymnasium as gym
 import numpy as np
 
 from envs import snapshots
-from envs.fixed_team import FixedTeam
 from envs.pettingzoo_id import make_env
-from envs.world import AgentGroup, Observations, Step, World, resolve_reset
+from envs.teams import ChangingTeam, FixedTeam, Team, TurnTeam
+from envs.world import STAYS, AgentGroup, Observations, Step, World, resolve_reset
 
 ACTIONS = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.Box)
+FIXED_TEAMS = ("mpe/", "sisl/", "butterfly/cooperative_pong", "butterfly/pistonball")
+# beginnings of the ids of PettingZoo's own worlds all of whose agents act from the start of an episode to its end
 PARTS = (gym.spaces.Box, gym.spaces.MultiBinary)  # spaces of which an observation, or a key of a Dict, may be
 
 
@@ -25,9 +27,13 @@ class PettingzooConfig:
     name: str
     # stem of the world: pettingzoo
     id: str = field(metadata={"structural": True})
-    # mpe/simple_spread_v3 (of pettingzoo), or my_package.my_env (a module of yours with parallel_env(**kwargs))
+    # mpe/simple_spread_v3 (of pettingzoo), or my_package.my_env (a module of yours with parallel_env(**kwargs), or with
+    # env(**kwargs) where agents take turns)
     kwargs: dict[str, Any] = field(metadata={"structural": True})
-    # arguments of its parallel_env; those left out have the world's own defaults
+    # arguments of its parallel_env or env; those left out have the world's own defaults
+    fixed_team: bool | None = field(metadata={"structural": True})
+    # whether all agents of a parallel world act in all steps and end together, which is faster, and an error where it
+    # does not hold; null: those of PettingZoo's own worlds that are known to
     workers: int = field(metadata={"structural": True})
     # processes that share the copies out among them, the trial's own included, >= 0; 0 and 1: its own alone
 
@@ -44,8 +50,8 @@ class Pettingzoo(World):
 
     Description:
         Agents with the same spaces, and the same name but for its number, form a group that has that name: `agent_0`
-        and `agent_1` are the group `agent`. All agents must stay until the episode ends for all of them; a world in
-        which one leaves or joins before is refused at the step where that happens.
+        and `agent_1` are the group `agent`. Agents of a parallel world may die or join in the course of an episode, but
+        not come back; those of a turn-based world act one by one, and are paid when their turn comes again.
 
     Actions:
         Discrete, MultiDiscrete or Box, in terms of the agent's own space.
@@ -60,10 +66,10 @@ class Pettingzoo(World):
         `reset(seed=...)` of the instance; without a seed its generator goes on.
 
     End:
-        Terminated where all agents have terminated, truncated where all are done otherwise.
+        When no agent is left: terminated where the last ones had terminated, truncated otherwise.
 
     Metrics:
-        The numbers that the last step's infos of all agents have under the same name: their mean over the agents.
+        The numbers that all agents' last infos have under the same name: their mean over the agents.
 
     Arguments:
         config: which world.
@@ -81,10 +87,12 @@ class Pettingzoo(World):
 
     def __init__(self, config: PettingzooConfig, num_envs: int = 1):
         self.config, self.num_envs = config, num_envs
-        self._teams = [FixedTeam(make_env(config.id, config.kwargs), config.id) for _ in range(num_envs)]
+        self._teams = [_make_team(config) for _ in range(num_envs)]
         self._members = _grouped(self._teams[0])  # per group its agents, by the world's own names
         self.groups = tuple(group for group, _ in self._members)
         self._order = dict.fromkeys(self._teams[0].agents)  # agents act in the world's own order, whatever their group
+        self._fixed = isinstance(self._teams[0], FixedTeam)
+        self._note_who_acts()
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
         """See `World.reset`. Copies that have never been reset are observed as zeros."""
@@ -94,6 +102,7 @@ class Pettingzoo(World):
         for copy, team in enumerate(self._teams):
             if team.observations:
                 self._write(copy, team.observations, observations)
+        self._note_who_acts()
         return observations
 
     def step(self, actions: dict[str, np.ndarray]) -> Step:
@@ -101,38 +110,51 @@ class Pettingzoo(World):
 
         Raises:
             ValueError: for actions of the wrong shape.
-            TeamChanged: if an agent left or joined, or the episode ended for some only.
+            TeamChanged: if agents leave or join in a way that their team does not know.
         """
         chosen = [(agents, _rows(group, actions[group.name], self.num_envs)) for group, agents in self._members]
         observations = self._new_observations()
-        rewards = {g.name: np.empty((self.num_envs, len(g.agents)), np.float32) for g in self.groups}
+        shapes = {group.name: (self.num_envs, len(group.agents)) for group in self.groups}
+        rewards = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        left = None if self._fixed else {name: np.full(shape, STAYS, np.int8) for name, shape in shapes.items()}
         terminated, truncated = np.zeros((2, self.num_envs), np.bool_)
         for copy, team in enumerate(self._teams):
             acts = self._order.copy()
             for agents, rows in chosen:
                 acts.update(zip(agents, rows[copy], strict=True))
-            earned, terminated[copy], truncated[copy] = team.step(acts)
+            earned, gone, terminated[copy], truncated[copy] = team.step(acts)
             for group, agents in self._members:
-                rewards[group.name][copy] = [earned[agent] for agent in agents]
+                rewards[group.name][copy] = [earned.get(agent, 0.0) for agent in agents]
+                if gone and left is not None:
+                    left[group.name][copy] = [gone.get(agent, STAYS) for agent in agents]
             self._write(copy, team.observations, observations)
-        return Step(observations, rewards, terminated, truncated)
+        self._note_who_acts()
+        return Step(observations, rewards, terminated, truncated, left)
+
+    def _note_who_acts(self) -> None:
+        if not self._fixed:
+            self.acting = {
+                group.name: np.array([[agent in team.acting for agent in agents] for team in self._teams])
+                for group, agents in self._members
+            }
 
     def _new_observations(self) -> Observations:
         return {g.name: _zeros(g.observation_space, (self.num_envs, len(g.agents))) for g in self.groups}
 
     def _write(self, copy: int, seen: dict[Any, Any], observations: Observations) -> None:
-        """Puts what the agents of one copy see into its rows."""
+        """Puts what the agents of one copy see into its rows; those of others stay zeros."""
         for group, agents in self._members:
             arrays = observations[group.name]
+            here = [(row, seen[agent]) for row, agent in enumerate(agents) if agent in seen]
             if isinstance(arrays, dict):
                 for key, array in arrays.items():
                     rows = array[copy]
-                    for row, agent in enumerate(agents):
-                        rows[row] = seen[agent][key]
+                    for row, observation in here:
+                        rows[row] = observation[key]
                 continue
             rows = arrays[copy]
-            for row, agent in enumerate(agents):
-                rows[row] = seen[agent]
+            for row, observation in here:
+                rows[row] = observation
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
         """See `World.episode_metrics`: what all agents of all these copies were told in their last step."""
@@ -156,6 +178,7 @@ class Pettingzoo(World):
         if len(state["copies"]) != self.num_envs:
             raise ValueError(f"state of another world: {len(state['copies'])} copies, here {self.num_envs}")
         self._teams = [snapshots.load(snapshot) for snapshot in state["copies"]]
+        self._note_who_acts()
 
     def close(self) -> None:
         """See `World.close`."""
@@ -163,7 +186,15 @@ class Pettingzoo(World):
             self._teams.pop().close()
 
 
-def _grouped(team: FixedTeam) -> list[tuple[AgentGroup, tuple[Any, ...]]]:
+def _make_team(config: PettingzooConfig) -> Team:
+    env, turns = make_env(config.id, config.kwargs)
+    if turns:
+        return TurnTeam(env, config.id)
+    fixed = config.id.startswith(FIXED_TEAMS) if config.fixed_team is None else config.fixed_team
+    return (FixedTeam if fixed else ChangingTeam)(env, config.id)
+
+
+def _grouped(team: Team) -> list[tuple[AgentGroup, tuple[Any, ...]]]:
     """The groups of a world, each with its agents as the world names them."""
     groups: dict[str, tuple[tuple[Any, ...], list[Any]]] = {}  # name -> (stem and spaces, agents)
     for agent in team.agents:
@@ -205,8 +236,8 @@ def _rows(group: AgentGroup, actions: np.ndarray, num_envs: int) -> list:
     return given.tolist() if isinstance(space, gym.spaces.Discrete) else list(np.array(given, space.dtype))
 
 
-def _numbers(team: FixedTeam) -> dict[str, float]:
-    """The numbers in the infos of the last step that every agent has, as their mean over the agents."""
+def _numbers(team: Team) -> dict[str, float]:
+    """The numbers in the last infos that every agent has, as their mean over the agents."""
     infos = [team.infos.get(agent, {}) for agent in team.agents]
     values = {name: [info[name] for info in infos] for name in infos[0] if all(name in info for info in infos)}
     means = {str(name): float(np.mean(many)) for name, many in values.items() if all(map(_is_number, many))}

@@ -14,21 +14,16 @@ CHECKS_ONLY = (OrderEnforcingWrapper, AssertOutOfBoundsWrapper)  # reset comes f
 
 
 def without_checks(env: Any) -> Any:
-    """The same world, faster if it is one of PettingZoo's turn-based ones behind `aec_to_parallel_wrapper`."""
-    return Cycle(env.aec_env) if type(env) is aec_to_parallel_wrapper else env
+    """The same world without its outermost wrappers that only check; faster still behind `aec_to_parallel_wrapper`."""
+    if type(env) is aec_to_parallel_wrapper:
+        return Cycle(without_checks(env.aec_env))
+    while type(env) in CHECKS_ONLY:
+        env = env.env
+    return env
 
 
 class Cycle(aec_to_parallel_wrapper):
-    """A turn-based world of which a step is one action of each agent in turn.
-
-    Args:
-        aec_env: the world, whose wrappers that only check are taken off from the outside in.
-    """
-
-    def __init__(self, aec_env: Any):
-        while type(aec_env) in CHECKS_ONLY:
-            aec_env = aec_env.env
-        super().__init__(aec_env)
+    """A turn-based world of which a step is one action of each agent in turn."""
 
     def step(self, actions: dict[Any, Any]) -> tuple[dict, dict, dict, dict, dict]:
         """As `aec_to_parallel_wrapper.step`. Raises RuntimeError if an agent is not the next in turn."""

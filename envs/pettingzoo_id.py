@@ -1,4 +1,4 @@
-"""From `env.id` to instances of a PettingZoo world: finds its module, calls its `parallel_env`, and says what is wrong.
+"""From `env.id` to instances of a PettingZoo world: finds its module, makes one, and says what is wrong.
 
 | id | module |
 |---|---|
@@ -50,22 +50,23 @@ def import_world(world_id: str) -> ModuleType:
         raise ValueError(f"env.id={world_id} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def make_env(world_id: str, kwargs: Mapping[str, Any]) -> Any:
-    """One instance of the world: an object with PettingZoo's parallel API.
+def make_env(world_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, bool]:
+    """One instance of the world, and whether it is turn-based: of PettingZoo's parallel API where the module offers it,
+    else of the other (AEC).
 
     It is told `render_mode="rgb_array"`, if it has such an argument: some worlds (butterfly/pistonball_v6,
     butterfly/cooperative_pong_v5) observe the picture that they draw, and draw none without it; the others draw only
     when they are asked to, so that it costs them nothing.
 
     Raises:
-        ValueError: if there is no such world, it has no parallel API, or it does not take `kwargs`.
+        ValueError: if there is no such world, it has neither API, or it does not take `kwargs`.
     """
     module = import_world(world_id)
-    if not hasattr(module, "parallel_env"):
-        has = "is turn-based" if hasattr(module, "env") else "has none"
-        raise ValueError(f"env.id must name a module with parallel_env(**kwargs), got {world_id!r}, which {has}")
+    make = getattr(module, "parallel_env", None) or getattr(module, "env", None)
+    if make is None:
+        raise ValueError(f"env.id must name a module with parallel_env(**kwargs) or env(**kwargs), got {world_id!r}")
     try:
-        env = _call(module.parallel_env, dict(kwargs))
+        env = _call(make, dict(kwargs))
     except ModuleNotFoundError as error:
         raise _package_missing(world_id, error.name or str(error)) from error
     except Exception as error:
@@ -75,16 +76,16 @@ def make_env(world_id: str, kwargs: Mapping[str, Any]) -> Any:
         raise ValueError(f"env.id must name a world that lists its agents in possible_agents, got {world_id!r}")
     from envs.pettingzoo_cycle import without_checks  # imports pettingzoo
 
-    return without_checks(env)
+    return without_checks(env), not hasattr(module, "parallel_env")
 
 
-def _call(parallel_env: Any, kwargs: dict[str, Any]) -> Any:
+def _call(make: Any, kwargs: dict[str, Any]) -> Any:
     try:
-        return parallel_env(**({"render_mode": "rgb_array"} | kwargs))
+        return make(**({"render_mode": "rgb_array"} | kwargs))
     except Exception as error:
         if "render_mode" in kwargs or "render_mode" not in str(error):
             raise
-    return parallel_env(**kwargs)
+    return make(**kwargs)
 
 
 def _package_missing(world_id: str, missing: str) -> ValueError:

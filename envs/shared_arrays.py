@@ -22,37 +22,55 @@ CACHE_LINE = 64  # bytes; no two arrays have one in common
 
 @dataclass
 class SharedArrays:
-    """The arrays of some copies; those of the results as in `Step`."""
+    """The arrays of some copies; those of the results as in `Step`, and who acts next as in `World`.
+
+    The last two mean something only for worlds where agents take turns, die or join.
+    """
 
     actions: dict[str, np.ndarray]
     observations: Observations
     rewards: dict[str, np.ndarray]
     terminated: np.ndarray
     truncated: np.ndarray
+    left: dict[str, np.ndarray]
+    acting: dict[str, np.ndarray]
 
     def of(self, copies: slice) -> "SharedArrays":
         """The same memory, seen for some of the copies only."""
         parts = {field.name: tree_map(lambda array: array[copies], getattr(self, field.name)) for field in fields(self)}
         return SharedArrays(**parts)
 
-    def write(self, step: Step) -> None:
+    def write(self, step: Step, acting: dict[str, np.ndarray] | None) -> None:
         """Puts the results of a step where all can read them."""
-        self.write_observations(step.observations)
+        self.write_observations(step.observations, acting)
         tree_map(np.copyto, self.rewards, step.rewards)
         self.terminated[:], self.truncated[:] = step.terminated, step.truncated
+        if step.left is not None:
+            tree_map(np.copyto, self.left, step.left)
 
-    def write_observations(self, observations: Observations) -> None:
-        """Puts observations where all can read them."""
+    def write_observations(self, observations: Observations, acting: dict[str, np.ndarray] | None) -> None:
+        """Puts observations, and who acts on them, where all can read them."""
         tree_map(np.copyto, self.observations, observations)
+        self.write_acting(acting)
 
-    def read(self) -> Step:
+    def write_acting(self, acting: dict[str, np.ndarray] | None) -> None:
+        """Puts who acts next where all can read it."""
+        if acting is not None:
+            tree_map(np.copyto, self.acting, acting)
+
+    def read(self, takes_turns: bool) -> Step:
         """The results as they are now, copied."""
         rewards = tree_map(np.copy, self.rewards)
-        return Step(self.read_observations(), rewards, self.terminated.copy(), self.truncated.copy())
+        left = tree_map(np.copy, self.left) if takes_turns else None
+        return Step(self.read_observations(), rewards, self.terminated.copy(), self.truncated.copy(), left)
 
     def read_observations(self) -> Observations:
         """The observations as they are now, copied."""
         return tree_map(np.copy, self.observations)
+
+    def read_acting(self) -> dict[str, np.ndarray]:
+        """Who acts next, copied."""
+        return tree_map(np.copy, self.acting)
 
 
 def make_file(groups: Sequence[AgentGroup], num_envs: int) -> int:
@@ -97,5 +115,7 @@ def _layout(groups: Sequence[AgentGroup], num_envs: int) -> tuple[dict[str, Any]
         "rewards": {name: place(shape, np.float32) for name, shape in rows.items()},
         "terminated": place((num_envs,), np.bool_),
         "truncated": place((num_envs,), np.bool_),
+        "left": {name: place(shape, np.int8) for name, shape in rows.items()},
+        "acting": {name: place(shape, np.bool_) for name, shape in rows.items()},
     }
     return layout, size

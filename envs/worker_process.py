@@ -40,11 +40,16 @@ class Player:
 
     def step(self) -> None:
         """Steps all copies by the actions in the memory."""
-        self.arrays.write(self.world.step(self.arrays.actions))
+        self.arrays.write(self.world.step(self.arrays.actions), self.world.acting)
 
     def reset(self, seeds: Sequence[int | None], copies: np.ndarray) -> None:
         """Resets some copies; their observations go into the memory."""
-        self.arrays.write_observations(self.world.reset(seeds, copies))
+        self.arrays.write_observations(self.world.reset(seeds, copies), self.world.acting)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Sets the state of the copies; who acts then goes into the memory."""
+        self.world.set_state(state)
+        self.arrays.write_acting(self.world.acting)
 
     def call(self, method: str, *args: Any) -> Any:
         """Any other method of the world."""

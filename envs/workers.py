@@ -173,6 +173,12 @@ class WorkerWorld(World):
             worker.map(file)
         self._shared = map_file(file, self.groups, self.num_envs)
         local.map(self._shared)
+        self._takes_turns = local.world.acting is not None
+        self._note_who_acts()
+
+    def _note_who_acts(self) -> None:
+        if self._takes_turns:
+            self.acting = self._shared.read_acting()
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
         """See `World.reset`."""
@@ -182,6 +188,7 @@ class WorkerWorld(World):
             if own:
                 calls[share] = ("reset", [seed for _, seed in own], np.array([copy for copy, _ in own]))
         self._call(calls)
+        self._note_who_acts()
         return self._shared.read_observations()
 
     def step(self, actions: dict[str, np.ndarray]) -> Step:
@@ -191,7 +198,8 @@ class WorkerWorld(World):
                 raise ValueError(f"actions of {name} must have the shape {array.shape}, got {np.shape(actions[name])}")
             array[...] = actions[name]
         self._call(dict.fromkeys(self._shares, ("step",)))
-        return self._shared.read()
+        self._note_who_acts()
+        return self._shared.read(self._takes_turns)
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
         """See `World.episode_metrics`."""
@@ -222,7 +230,8 @@ class WorkerWorld(World):
         shares = state["shares"]
         if len(shares) != len(self._shares):
             raise ValueError(f"state of another world: {len(shares)} workers, here {len(self._shares)}")
-        self._call({own: ("call", "set_state", state) for own, state in zip(self._shares, shares, strict=True)})
+        self._call({own: ("set_state", state) for own, state in zip(self._shares, shares, strict=True)})
+        self._note_who_acts()
 
     def close(self) -> None:
         """Ends the workers and waits for them; one that is in the middle of a long step is killed."""

@@ -16,6 +16,9 @@ Observations = dict[str, Any]
 # group -> (B, N, ...) array, or a dict of such arrays where the observation space is a Dict
 
 
+STAYS, TERMINATED, TRUNCATED = range(3)  # values of `Step.left`
+
+
 class StateUnavailable(RuntimeError):
     """The state of a simulation cannot be taken out of it, e.g. because a library in C holds it; says of which."""
 
@@ -58,6 +61,9 @@ class Step:
     # (B,) bool: the task of this copy has ended
     truncated: np.ndarray
     # (B,) bool: this copy was cut off, e.g. by a time limit; never true where `terminated` is
+    left: dict[str, np.ndarray] | None = None
+    # group -> (B, N) int8: STAYS, or TERMINATED or TRUNCATED for an agent whose own episode ended with this step, which
+    # is every one that is left when the copy is done; None in a world where all agents act in all steps
 
 
 class World(ABC):
@@ -76,6 +82,9 @@ class World(ABC):
     # dataclass of the world's settings; its first field, `name`, is the world's stem
     groups: tuple[AgentGroup, ...]
     num_envs: int
+    acting: dict[str, np.ndarray] | None = None
+    # group -> (B, N) bool: who acts in the next step, in a world where agents take turns, die or join; it is another
+    # array after each step and reset. None: all agents of a copy act in all its steps, and end with it
 
     @abstractmethod
     def __init__(self, config: Any, num_envs: int = 1): ...
@@ -99,8 +108,13 @@ class World(ABC):
         """Advances every copy by one step.
 
         Args:
-            actions: group -> `(B, N)` int64 for Discrete action spaces, `(B, N, ...)` otherwise. A copy that is done
-                must be reset before its next step; what a step does to it before that is undefined.
+            actions: group -> `(B, N)` int64 for Discrete action spaces, `(B, N, ...)` otherwise; those of agents that
+                are not `acting` are ignored. A copy that is done must be reset before its next step; what a step does
+                to it before that is undefined.
+
+        Returns:
+            The results. Where agents take turns, the observation of an agent counts when it acts next and when its
+            episode has ended with this step; its reward is for all it has done so far and has not been paid for.
         """
 
     @abstractmethod
@@ -132,6 +146,14 @@ class World(ABC):
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def agents_per_step(world: World) -> int:
+    """Agents of one copy that act in a step, at the start of an episode; the world is reset to see who does."""
+    if world.acting is None:
+        return sum(len(group.agents) for group in world.groups)
+    world.reset([0] * world.num_envs)
+    return int(sum(acting[0].sum() for acting in world.acting.values()))
 
 
 def resolve_reset(

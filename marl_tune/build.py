@@ -13,7 +13,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 import envs
 import modules
-from envs.world import DirectionTokens, World
+from envs.world import DirectionTokens, World, agents_per_step
 from marl_tune.env_runner import BatchedEnvRunner
 from marl_tune.learner import COMPILE, MODULE_SETTINGS, OPTIMIZER, PRECISION, MarlPPOLearner
 from marl_tune.policy_map import PolicyMap
@@ -68,7 +68,8 @@ def module_specs(sweep: SweepConfig, policy_map: PolicyMap) -> MultiRLModuleSpec
 
 
 def fragment_length(sweep: SweepConfig, num_agents: int) -> int:
-    """Steps of each copy in one iteration: together at least `algorithm.train_batch_size` agent-steps."""
+    """Steps of each copy in one iteration: together at least `algorithm.train_batch_size` agent-steps where
+    `num_agents` agents of a copy act in each step."""
     copies = sweep.cluster.num_envs_per_env_runner * max(1, sweep.cluster.num_env_runners)
     return math.ceil(sweep.algorithm.train_batch_size / (copies * num_agents))
 
@@ -76,7 +77,11 @@ def fragment_length(sweep: SweepConfig, num_agents: int) -> int:
 def algorithm_config(sweep: SweepConfig) -> PPOConfig:
     """The AlgorithmConfig of one trial; every number in it comes from `sweep`."""
     with build_world(sweep, 1) as world:
-        policy_map = build_policy_map(sweep, world)
+        policy_map, num_agents, takes_turns = (
+            build_policy_map(sweep, world),
+            agents_per_step(world),
+            world.acting is not None,
+        )
     cluster = sweep.cluster
     module_ids = sorted(policy_map.modules)
     config = (
@@ -92,7 +97,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             num_envs_per_env_runner=cluster.num_envs_per_env_runner,
             num_cpus_per_env_runner=runner_cpus(sweep),
             num_gpus_per_env_runner=cluster.num_gpus_per_env_runner,
-            rollout_fragment_length=fragment_length(sweep, len(policy_map.agents)),
+            rollout_fragment_length=fragment_length(sweep, num_agents),
             create_env_on_local_worker=True,
         )
         .learners(
@@ -116,7 +121,15 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             min_time_s_per_iteration=0,
         )
     )
-    return config.training(**_training(sweep))
+    config.training(**_training(sweep))
+    if takes_turns:
+        # A fragment is an iteration, however many decisions it holds: RLlib would sample another one for those missing.
+        copies = cluster.num_envs_per_env_runner * max(1, cluster.num_env_runners)
+        config.multi_agent(count_steps_by="env_steps")
+        config.train_batch_size_per_learner = (
+            fragment_length(sweep, num_agents) * copies // max(1, cluster.num_learners)
+        )
+    return config
 
 
 def _training(sweep: SweepConfig) -> dict[str, Any]:

@@ -48,6 +48,7 @@ from envs.world import StateUnavailable
 from marl_tune.policy import Policies
 from marl_tune.policy_map import PolicyMap
 from marl_tune.rollout import EpisodeRecord, Rollout
+from marl_tune.turn_rollout import TurnRollout
 
 RETURN_MEAN_AGENT = "return_mean_agent"  # mean over agents of the extrinsic episode return
 RETURN_SUM_TEAM = "return_sum_team"  # sum over agents of it: RLlib's episode_return_mean
@@ -119,7 +120,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         seed = None if self._seed is None else [self._seed, self._steps_taken]
         policies = Policies(dict(self.module.items()), self.policy_map, self.num_envs, self._device, seed)
         lengths = {m: mod.model_config["max_seq_len"] for m, mod in self.module.items() if mod.is_stateful()}
-        self.rollout = Rollout(self.env, policies, lengths, seed)
+        self.rollout = (Rollout if self.env.acting is None else TurnRollout)(self.env, policies, lengths, seed)
 
     def get_rollout_state(self) -> dict[str, Any]:
         """Where sampling stands: the copies (None where the world cannot tell, or none has begun), the random
@@ -179,12 +180,13 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if self.rollout is None or force_reset or self._fresh_start or num_episodes is not None:
             self.begin()
         self._fresh_start = num_episodes is not None
+        before = self.rollout.env_steps
         with self.metrics.log_time(SAMPLE_TIMER):
             if num_episodes is None:
                 pieces = self.rollout.sample(self._steps(num_timesteps), explore)
             else:
                 pieces = self.rollout.sample_episodes(num_episodes, explore)
-        self._log_steps(pieces)
+        self._log_steps(pieces, self.rollout.env_steps - before)
         return pieces
 
     def _pull_weights(self) -> None:
@@ -203,13 +205,12 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             return self.config.get_rollout_fragment_length(self.worker_index or 0)
         return math.ceil(num_timesteps / self.num_envs)
 
-    def _log_steps(self, pieces: list[SingleAgentEpisode]) -> None:
+    def _log_steps(self, pieces: list[SingleAgentEpisode], env_steps: int) -> None:
         of_agents, of_modules = dict.fromkeys(self.policy_map.agents, 0), Counter[str]()
         for piece in pieces:
             steps = piece.t - piece.t_started
             of_agents[piece.agent_id] += steps
             of_modules[piece.module_id] += steps
-        env_steps = max(of_agents.values())  # all agents of a copy act at every step
         self._steps_taken += env_steps
         log = self.metrics.log_value
         log(NUM_ENV_STEPS_SAMPLED, env_steps, reduce="sum")

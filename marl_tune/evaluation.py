@@ -57,11 +57,11 @@ class Player(Protocol):
 
 
 class _Modules:
-    def __init__(self, policies: Policies, explore: bool):
-        self.policies, self.explore = policies, explore
+    def __init__(self, policies: Policies, world: World, explore: bool):
+        self.policies, self.world, self.explore = policies, world, explore
 
     def act(self, observations: Any) -> dict[str, np.ndarray]:
-        return self.policies.act(observations, self.explore)[1]
+        return self.policies.act(observations, self.explore, self.world.acting)[1]
 
 
 def load_modules(folder: Path, sweep: SweepConfig) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def evaluate_modules(
     """Plays one episode for each seed with living modules, in copies of the world of their own."""
 
     def player(world: World) -> Player:
-        return _Modules(Policies(modules, build_policy_map(sweep, world), world.num_envs), explore)
+        return _Modules(Policies(modules, build_policy_map(sweep, world), world.num_envs), world, explore)
 
     parts = []
     generator = torch.get_rng_state()

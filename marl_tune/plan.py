@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from envs.world import agents_per_step
 from marl_tune import overrides
 from marl_tune.budget import max_iterations
 from marl_tune.build import build_policy_map, build_world, fragment_length, module_specs
@@ -64,11 +65,11 @@ class _Built:
         self.sweep = sweep
         with build_world(sweep, sweep.cluster.num_envs_per_env_runner) as world:
             self.map = build_policy_map(sweep, world)
-            self.agents = len(self.map.agents)
+            self.agents = agents_per_step(world)
             self.groups = world.groups
             self.modules = dict(module_specs(sweep, self.map).build().items())
             observations = world.reset([sweep.seed + i for i in range(world.num_envs)])
-            _, actions = Policies(self.modules, self.map, world.num_envs).act(observations, explore=True)
+            _, actions = Policies(self.modules, self.map, world.num_envs).act(observations, True, world.acting)
             world.step(actions)
         self.bytes_saved = self._bytes_saved()
 

@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
 from envs.trees import tree_map
+from envs.world import AgentGroup
 from marl_tune.policy_map import Assignment, Parts, PolicyMap, Seed
 
 Arrays = Any  # np.ndarray, or a dict of them where the observation space is a Dict
@@ -58,6 +59,13 @@ class Policies:
             name: torch.as_tensor(value, device=self.device).unsqueeze(0).repeat(rows, *[1] * np.ndim(value))
             for name, value in initial.items()
         }
+
+    def state_of(self, module_id: str, group: str, copy: int, column: int) -> dict[str, np.ndarray]:
+        """Name -> array: the present state of one agent, copied; {} for a module without a memory."""
+        if module_id not in self.states:
+            return {}
+        row = self.assignment.row(module_id, group, copy, column)
+        return {name: value[row].cpu().numpy().copy() for name, value in self.states[module_id].items()}
 
     def states_of(self, module_id: str, copies: np.ndarray) -> dict[int, dict[str, np.ndarray]]:
         """Copy -> name -> (n, ...): the states of the agents that the module acts for in these copies, copied."""
@@ -110,12 +118,15 @@ class Policies:
         }
 
     @torch.inference_mode()
-    def act(self, grouped: Mapping[str, Arrays], explore: bool) -> tuple[dict[str, Decision], dict[str, np.ndarray]]:
-        """Decides for every agent of every copy.
+    def act(
+        self, grouped: Mapping[str, Arrays], explore: bool, acting: Mapping[str, np.ndarray] | None = None
+    ) -> tuple[dict[str, Decision], dict[str, np.ndarray]]:
+        """Decides for every agent of every copy, or for those that act.
 
         Args:
             grouped: group -> observations (B, N, ...).
             explore: sample from the policy (True) or take its mode (False).
+            acting: `World.acting`. The recurrent states of others stay, and their columns and actions hold zeros.
 
         Returns:
             group -> `Decision` (actions, inputs of their distribution and, where the policy explores, log p), and
@@ -123,9 +134,19 @@ class Policies:
         """
         decisions: dict[str, Decision] = {group.name: {} for group in self.map.groups}
         for module_id, parts in self.assignment.parts.items():
-            self._scatter(parts, self._decide(module_id, self._gather(parts, grouped), explore), decisions)
-        spaces = {group.name: group.action_space for group in self.map.groups}
-        return decisions, {name: to_world(spaces[name], d[Columns.ACTIONS]) for name, d in decisions.items()}
+            rows = None
+            if acting is not None:
+                parts, rows = _acting_parts(parts, acting)
+                if not parts:
+                    continue
+            self._scatter(parts, self._decide(module_id, self._gather(parts, grouped), explore, rows), decisions)
+        return decisions, {g.name: self._actions(g, decisions[g.name]) for g in self.map.groups}
+
+    def _actions(self, group: AgentGroup, decision: Decision) -> np.ndarray:
+        space = group.action_space
+        if not decision:  # nobody of this group acts
+            return np.zeros((self.num_envs, len(group.agents), *(space.shape or ())), space.dtype)
+        return to_world(space, decision[Columns.ACTIONS])
 
     def _scatter(self, parts: Parts, columns: Decision, decisions: dict[str, Decision]) -> None:
         """Writes a module's columns (R, ...) to where its agents stand in their groups' (B, N, ...)."""
@@ -138,7 +159,7 @@ class Policies:
                     decisions[name][column] = rows[start:stop].reshape(*shape, *rows.shape[1:])
                     continue
                 if column not in decisions[name]:
-                    decisions[name][column] = np.empty((*shape, *rows.shape[1:]), rows.dtype)
+                    decisions[name][column] = np.zeros((*shape, *rows.shape[1:]), rows.dtype)
                 flat = decisions[name][column].reshape(shape[0] * shape[1], *rows.shape[1:])
                 flat[places] = rows[start:stop]
             start = stop
@@ -154,23 +175,28 @@ class Policies:
         picked = [tree_map(lambda a, p=places: rows_of(a, p), grouped[name]) for name, places in parts]
         return picked[0] if len(picked) == 1 else tree_map(lambda *a: np.concatenate(a), *picked)
 
-    def _decide(self, module_id: str, rows: Arrays, explore: bool) -> Decision:
-        """One forward pass: observations (R, ...) -> columns (R, ...)."""
+    def _decide(self, module_id: str, seen: Arrays, explore: bool, rows: np.ndarray | None) -> Decision:
+        """One forward pass: observations (R, ...) of all the module's rows, or of some -> columns (R, ...)."""
         module = self.modules[module_id]
         stateful = module_id in self.states
+        some = None if rows is None else torch.from_numpy(rows).to(self.device)
 
         def to_tensor(array: np.ndarray) -> torch.Tensor:
             tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
             return tensor.unsqueeze(1) if stateful else tensor  # a memory takes (R, T, ...)
 
-        batch: dict[str, Any] = {Columns.OBS: tree_map(to_tensor, rows)}
+        batch: dict[str, Any] = {Columns.OBS: tree_map(to_tensor, seen)}
         if stateful:
-            batch[Columns.STATE_IN] = self.states[module_id]
+            state = self.states[module_id]
+            batch[Columns.STATE_IN] = state if some is None else {name: value[some] for name, value in state.items()}
         # The modules' own methods: RLlib's wrappers walk through all submodules to set their mode, at every step.
         out = module._forward_exploration(batch) if explore else module._forward_inference(batch)
         inputs = out[Columns.ACTION_DIST_INPUTS]
         if stateful:
-            self.states[module_id], inputs = out[Columns.STATE_OUT], inputs[:, 0]
+            after, inputs = out[Columns.STATE_OUT], inputs[:, 0]
+            if some is not None:
+                after = {name: value.index_copy(0, some, after[name]) for name, value in state.items()}
+            self.states[module_id] = after
         dist_class = module.get_exploration_action_dist_cls() if explore else module.get_inference_action_dist_cls()
         dist = dist_class.from_logits(inputs)
         actions = dist.sample() if explore else dist.to_deterministic().sample()
@@ -178,6 +204,20 @@ class Policies:
         if explore:
             columns[Columns.ACTION_LOGP] = dist.logp(actions)
         return {name: value.cpu().numpy() for name, value in columns.items()}
+
+
+def _acting_parts(parts: Parts, acting: Mapping[str, np.ndarray]) -> tuple[Parts, np.ndarray]:
+    """Where the rows of a module come from that act now, and which of its rows they are."""
+    present: Parts = []
+    rows, start = [], 0
+    for name, places in parts:
+        acts = acting[name].reshape(-1) if places is None else acting[name].reshape(-1)[places]
+        here = np.flatnonzero(acts)
+        if len(here):
+            present.append((name, here if places is None else places[here]))
+            rows.append(start + here)
+        start += len(acts)
+    return present, np.concatenate(rows) if rows else NO_ROWS
 
 
 def to_world(space: gym.Space, actions: np.ndarray) -> np.ndarray:

@@ -133,6 +133,16 @@ class Assignment:
                 self.parts[module_id] = parts
                 self.slots[module_id], self.copies[module_id] = np.concatenate(slots), np.concatenate(copies)
 
+    def row(self, module_id: str, group: str, copy: int, column: int) -> int:
+        """Which of the module's rows is the agent in this column of the group, in this copy."""
+        offset = 0
+        for name, owner in self.owner.items():
+            if name == group:
+                break
+            offset += owner.size
+        slot = offset + copy * self.owner[group].shape[1] + column
+        return int(np.searchsorted(self.slots[module_id], slot))
+
     @property
     def num_slots(self) -> int:
         """Agents of all copies together."""

@@ -16,7 +16,7 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from envs.trees import tree_map
-from envs.world import World
+from envs.world import Step, World
 from marl_tune.fragment import Fragment, Segment, new_episode_id
 from marl_tune.policy import Policies
 from marl_tune.policy_map import Seed
@@ -59,6 +59,7 @@ class Rollout:
         self._began = np.full(copies, time.perf_counter())
         self._modules = [self._modules_of(copy) for copy in range(copies)]
         self.finished: list[EpisodeRecord] = []
+        self.env_steps = 0  # of all copies together
 
     def sample(self, num_steps: int, explore: bool = True) -> list[SingleAgentEpisode]:
         """Steps every copy `num_steps` times.
@@ -76,9 +77,7 @@ class Rollout:
             step = self.world.step(actions)
             fragment.put(t, decisions, step.rewards)
             self.observations = step.observations
-            self.episode_step += 1
-            for name, rewards in step.rewards.items():
-                self._returns[name] += rewards
+            self._count(step)
             done = np.flatnonzero(step.terminated | step.truncated)
             if len(done):
                 self._store_sequence_states([segments[b] for b in done], t + 1)
@@ -93,6 +92,13 @@ class Rollout:
         for segment in open_segments:
             segment.stop = num_steps
         return fragment.pieces(closed + open_segments)
+
+    def _count(self, step: Step) -> None:
+        """Keeps the episodes' books."""
+        self.env_steps += self.world.num_envs
+        self.episode_step += 1
+        for name, rewards in step.rewards.items():
+            self._returns[name] += rewards
 
     def sample_episodes(self, num_episodes: int, explore: bool = True) -> list[SingleAgentEpisode]:
         """Plays whole episodes, the same number in every copy (one more in the first ones): short ones count no more

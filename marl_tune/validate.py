@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import envs
+from envs.world import agents_per_step
 from marl_tune.budget import asha_max_t, max_iterations
 from marl_tune.errors import ConfigError, invalid
 from marl_tune.resources import check_cluster, machine_resources
@@ -56,13 +57,13 @@ def check_trial(sweep: SweepConfig) -> None:
 
 
 def _agents(env: Any) -> int:
-    """Agents of all groups of one copy; asked of the world itself where its settings do not say."""
+    """Agents of one copy that act in a step; asked of the world itself where its settings do not say."""
     if hasattr(env, "n_agents"):
         return env.n_agents
     if repr(env) not in _KNOWN_AGENTS:
         try:
             with envs.make_world(env) as world:
-                _KNOWN_AGENTS[repr(env)] = sum(len(group.agents) for group in world.groups)
+                _KNOWN_AGENTS[repr(env)] = agents_per_step(world)
         except ValueError as error:
             raise ConfigError(str(error)) from error
     return _KNOWN_AGENTS[repr(env)]

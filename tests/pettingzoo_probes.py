@@ -127,7 +127,49 @@ class Joiner(Walkers):
 
     def step(self, actions):
         step = super().step(actions)
-        return ({**step[0], "guest": step[0]["walker_0"]}, *step[1:]) if self.time == 2 else step
+        if self.time == 2:
+            self.agents.append("guest")
+            step[0]["guest"] = step[0]["walker_0"]
+        return step
+
+
+class Mortals(Walkers):
+    """The agents die one after the other, the first in the first step, the second cut off; each is paid at its end."""
+
+    def step(self, actions):
+        acted = list(self.agents)
+        step = super().step(actions)
+        present = [{agent: part[agent] for agent in acted} for part in step]
+        if self.agents:
+            leaver = self.agents.pop(0)
+            present[1][leaver] += 10.0
+            present[2 if leaver != "walker_1" else 3][leaver] = True
+        return tuple(present)
+
+
+class Late(Mortals):
+    """Only the first agent is there at the start; the others come in the first step, and then they die in turn."""
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed, options)
+        self.agents = ["walker_0"]
+        return self.observe(), {"walker_0": {}}
+
+    def step(self, actions):
+        if self.time > 0:
+            return super().step(actions)
+        self.agents = list(self.possible_agents)
+        return Walkers.step(self, actions)
+
+
+class Returner(Mortals):
+    """Somebody comes back from the dead."""
+
+    def step(self, actions):
+        step = super().step(actions)
+        if self.time == 2:
+            self.agents.append("walker_0")
+        return step
 
 
 class Uneven(Walkers):

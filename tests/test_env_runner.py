@@ -14,7 +14,7 @@ from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorica
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from envs.pettingzoo import PettingzooConfig
+from envs import default_config
 from marl_tune.build import algorithm_config, module_specs
 from marl_tune.env_runner import BatchedEnvRunner
 from marl_tune.rllib_runner import RllibEnvRunner
@@ -212,8 +212,9 @@ def test_asynchronous_algorithms_train_with_it(tiny, config):
     ids=["masks", "masks, memory", "pixels", "mixed spaces"],
 )
 def test_every_kind_of_observation_is_learned_from(tiny, probe, words, workers):
-    mixed = ("pettingzoo", "mpe/simple_tag_v3", {"max_cycles": 10}, workers)
-    env = PettingzooConfig(*mixed if probe is None else ("pettingzoo", "pettingzoo_probes", {"probe": probe}, workers))
+    mixed = {"id": "mpe/simple_tag_v3", "kwargs": {"max_cycles": 10}}
+    probed = {"id": "pettingzoo_probes", "kwargs": {"probe": probe}, "fixed_team": True}
+    env = default_config("pettingzoo", workers=workers, **(mixed if probe is None else probed))
     sweep = dataclasses.replace(tiny("cluster.num_envs_per_env_runner=3", *words), env=env)
     algorithm = algorithm_config(sweep).build_algo()
     runner = algorithm.env_runner_group.local_env_runner

@@ -14,15 +14,17 @@ import pytest
 
 from envs import default_config, make_world, snapshots
 from envs.contract import check_world, sample_actions
-from envs.fixed_team import TeamChanged
 from envs.pettingzoo_cycle import Cycle
 from envs.pettingzoo_id import EXTRA, make_env
+from envs.teams import TeamChanged
 from envs.world import StateUnavailable
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBES = "pettingzoo_probes"
 WORLDS = [
     ("mpe/simple_spread_v3", {}),
+    (PROBES, {"probe": "mortals"}),
+    (PROBES, {"probe": "late"}),
     ("mpe/simple_spread_v3", {"continuous_actions": True, "N": 2}),
     ("mpe/simple_tag_v3", {"max_cycles": 7}),
     ("mpe/simple_tag_v3", {"max_cycles": 7, "continuous_actions": True}),
@@ -39,8 +41,9 @@ def world_of(world_id, kwargs, copies=1):
     return make_world(default_config("pettingzoo", id=world_id, kwargs=kwargs), copies)
 
 
-def probe(name, copies=1, **kwargs):
-    return world_of(PROBES, {"probe": name} | kwargs, copies)
+def probe(name, copies=1, fixed_team=None, **kwargs):
+    config = default_config("pettingzoo", id=PROBES, kwargs={"probe": name} | kwargs, fixed_team=fixed_team)
+    return make_world(config, copies)
 
 
 def bare(world_id, kwargs):
@@ -53,6 +56,8 @@ def bare(world_id, kwargs):
 def assert_sees(world, observations, copy, seen):
     for group in world.groups:
         for column, agent in enumerate(group.agents):
+            if agent not in seen:
+                continue
             expected, rows = seen[agent], observations[group.name]
             pairs = [(rows[k], expected[k]) for k in rows] if isinstance(rows, dict) else [(rows, expected)]
             assert all(np.array_equal(rows[copy, column], row) for rows, row in pairs)
@@ -60,15 +65,17 @@ def assert_sees(world, observations, copy, seen):
 
 def test_layers_that_only_check_are_taken_off():
     """Half of the time that PettingZoo's own parallel_env of simple_spread takes goes into them."""
-    env = make_env("mpe/simple_spread_v3", {})
+    env, takes_turns = make_env("mpe/simple_spread_v3", {})
+    assert not takes_turns
     assert type(env) is Cycle
     assert env.aec_env is env.unwrapped
-    clipped = make_env("mpe/simple_spread_v3", {"continuous_actions": True}).aec_env
+    clipped = make_env("mpe/simple_spread_v3", {"continuous_actions": True})[0].aec_env
     assert type(clipped).__name__ == "ClipOutOfBoundsWrapper"  # it changes actions: it stays
 
 
 def test_a_world_whose_turn_is_another_agents_is_refused():
-    env = make_env("mpe/simple_spread_v3", {})
+    env, takes_turns = make_env("mpe/simple_spread_v3", {})
+    assert not takes_turns
     env.reset(seed=0)
     env.aec_env.agent_selection = "agent_1"
     with pytest.raises(RuntimeError, match="must step its agents in turn: 'agent_0' is next, not 'agent_1'"):
@@ -88,12 +95,12 @@ def test_plays_as_the_bare_worlds_do(world_id, kwargs):
         ended = []
         for copy, env in enumerate(envs):
             acts = {a: actions[g.name][copy, i] for g in world.groups for i, a in enumerate(g.agents)}
-            seen, rewards, terminated, truncated, _ = env.step({agent: acts[agent] for agent in env.agents})
+            seen, rewards, terminated, _, _ = env.step({agent: acts[agent] for agent in env.agents})
             assert_sees(world, step.observations, copy, seen)
             for group in world.groups:
-                assert step.rewards[group.name][copy].tolist() == [np.float32(rewards[a]) for a in group.agents]
-            assert step.terminated[copy] == all(terminated.values())
-            assert step.truncated[copy] == (all(truncated.values()) and not all(terminated.values()))
+                assert step.rewards[group.name][copy].tolist() == [np.float32(rewards.get(a, 0)) for a in group.agents]
+            assert step.terminated[copy] == (not env.agents and all(terminated.values()))
+            assert step.truncated[copy] == (not env.agents and not all(terminated.values()))
             if not env.agents:
                 ended.append(copy)
         assert np.flatnonzero(step.terminated | step.truncated).tolist() == ended
@@ -158,10 +165,26 @@ def test_metrics_are_the_numbers_that_all_agents_are_told():
     ],
 )
 def test_a_team_that_changes_is_refused_at_that_step(name, event):
+    world = probe(name, fixed_team=True)
+    world.reset([4])
+    world.step({"walker": np.zeros((1, 3), int)})
+    with pytest.raises(TeamChanged, match=f"whose agents all stay.*fixed_team=true.*'{PROBES}': {event}"):
+        world.step({"walker": np.zeros((1, 3), int)})
+
+
+@pytest.mark.parametrize(
+    ("name", "event"),
+    [
+        ("leaver", "are terminated or truncated before they are gone.*agent 'walker_1' is not there at step 2"),
+        ("joiner", "lists all its agents in possible_agents.*agent 'guest' joined at step 2"),
+        ("returner", "do not come back in the same episode.*agent 'walker_0' did at step 2"),
+    ],
+)
+def test_a_changing_team_keeps_the_rules_of_the_parallel_api(name, event):
     world = probe(name)
     world.reset([4])
     world.step({"walker": np.zeros((1, 3), int)})
-    with pytest.raises(TeamChanged, match=f"whose agents all stay.*'{PROBES}': {event}"):
+    with pytest.raises(TeamChanged, match=f"env.id must name a world (whose|that).*{event}"):
         world.step({"walker": np.zeros((1, 3), int)})
 
 
@@ -173,8 +196,7 @@ BAD = [
     ("my_package.my_env", {}, "it is neither on the Python path nor in the working directory"),
     ("mpe simple_spread", {}, "env.id must be like mpe/simple_spread_v3"),
     ("", {}, "env.id must be like mpe/simple_spread_v3"),
-    ("json", {}, "env.id must name a module with parallel_env(**kwargs), got 'json', which has none"),
-    ("classic/tictactoe_v3", {}, "got 'classic/tictactoe_v3', which is turn-based"),
+    ("json", {}, "env.id must name a module with parallel_env(**kwargs) or env(**kwargs), got 'json'"),
     ("mpe/simple_spread_v3", {"max_cycle": 3}, "env.kwargs must hold arguments that mpe/simple_spread_v3 takes"),
     ("mpe/simple_spread_v3", {"local_ratio": 2}, "local_ratio is a proportion"),
     (PROBES, {"probe": "unseen"}, "'walker_0' observes Discrete(3)"),

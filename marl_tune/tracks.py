@@ -1,0 +1,158 @@
+"""What each agent has done in a world where agents take turns, die or join, until it is handed over for learning.
+
+There the steps of an agent are its own decisions: what it sees next is what it sees when it acts next, and what it
+earns is all that comes in between. A decision whose outcome is still open when a fragment ends waits for the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from envs.trees import tree_map
+from envs.world import STAYS, TERMINATED, AgentGroup, Observations
+from marl_tune.fragment import SEQUENCE_STATES, Segment, lean_episode
+from marl_tune.policy import Arrays, Decision, Policies
+
+State = dict[str, np.ndarray]  # name -> recurrent state of one agent; {} for a module without a memory
+
+
+@dataclass
+class Track:
+    """The decisions of one agent in one episode that have not been handed over, oldest first."""
+
+    agent: str
+    module_id: str
+    max_seq_len: int  # steps of a training sequence of the module
+    t_started: int = 0  # decisions of the episode that were handed over
+    observations: list[Arrays] = field(default_factory=list)  # (...) before each decision
+    columns: list[dict[str, Any]] = field(default_factory=list)  # RLlib's `Columns` -> (...) of each decision
+    rewards: list[float] = field(default_factory=list)  # earned between it and the next
+    states: list[State] = field(default_factory=list)  # at the start of each training sequence
+    last_state: State = field(default_factory=dict)  # before the last decision
+
+    def decide(self, observation: Arrays, columns: dict[str, Any], state: State) -> None:
+        """Adds a decision, made in the given state."""
+        if len(self.observations) % self.max_seq_len == 0:
+            self.states.append(state)
+        self.observations.append(observation)
+        self.columns.append(columns)
+        self.rewards.append(0.0)
+        self.last_state = state
+
+    def finish(self, episode: str, seen: Arrays, state: State, how: int = STAYS) -> list[SingleAgentEpisode]:
+        """Hands over all decisions: what was seen after the last one, in which state, and how the agent ended."""
+        return self._hand_over(len(self.observations), episode, seen, state, how)
+
+    def finish_all_but_last(self, episode: str) -> list[SingleAgentEpisode]:
+        """Hands over the decisions whose outcome is known."""
+        if not self.observations:
+            return []
+        return self._hand_over(len(self.observations) - 1, episode, self.observations[-1], self.last_state, STAYS)
+
+    def _hand_over(self, steps: int, episode: str, seen: Arrays, state: State, how: int) -> list[SingleAgentEpisode]:
+        """The first `steps` decisions as a piece, in a list that is empty where there are none; the others stay."""
+        if steps == 0:
+            return []
+        segment = Segment(0, 0, steps, self.t_started, episode, {}, how == TERMINATED, how not in (STAYS, TERMINATED))
+        observations = tree_map(lambda *rows: np.stack(rows), *self.observations[:steps], seen)
+        columns = {name: np.stack([each[name] for each in self.columns[:steps]]) for name in self.columns[0]}
+        piece = lean_episode(segment, observations, columns, np.array(self.rewards[:steps], np.float32))
+        piece.agent_id, piece.module_id = self.agent, self.module_id
+        piece.id_ = f"{episode}_{self.agent}"
+        if state:
+            starts = [*self.states[: -(-steps // self.max_seq_len)], *([] if steps % self.max_seq_len else [state])]
+            piece.custom_data[SEQUENCE_STATES] = {name: np.stack([s[name] for s in starts]) for name in state}
+        for part in (self.observations, self.columns, self.rewards):
+            del part[:steps]
+        self.states = [self.last_state] if self.observations else []
+        self.t_started += steps
+        return [piece]
+
+
+class Tracks:
+    """The tracks of all agents of all copies.
+
+    Args:
+        groups: the world's agent groups.
+        policies: who acts.
+        max_seq_len: module id -> steps of a training sequence, for stateful modules.
+    """
+
+    def __init__(self, groups: tuple[AgentGroup, ...], policies: Policies, max_seq_len: Mapping[str, int]):
+        self.groups, self.policies, self.max_seq_len = groups, policies, max_seq_len
+        self.tracks: list[dict[tuple[str, int], Track]] = [{} for _ in range(policies.num_envs)]  # by group and column
+
+    def begin(self, copy: int, modules: Mapping[str, tuple[str, ...]]) -> None:
+        """A new episode in a copy, in which these modules act: group -> module id of each of its agents."""
+        self.tracks[copy] = {
+            (group.name, column): Track(agent, module_id, self.max_seq_len.get(module_id, 1))
+            for group in self.groups
+            for column, (agent, module_id) in enumerate(zip(group.agents, modules[group.name], strict=True))
+        }
+
+    def states(self, acting: Mapping[str, np.ndarray]) -> dict[tuple[str, int, int], State]:
+        """The present states of those that act, by group, copy and column; none for modules without a memory."""
+        if not self.policies.states:
+            return {}
+        return {
+            (name, copy, column): self._state(copy, name, column)
+            for name, acts in acting.items()
+            for copy, column in np.argwhere(acts).tolist()
+        }
+
+    def _state(self, copy: int, name: str, column: int) -> State:
+        return self.policies.state_of(self.tracks[copy][name, column].module_id, name, copy, column)
+
+    def decide(
+        self,
+        acting: Mapping[str, np.ndarray],
+        observations: Observations,
+        decisions: Mapping[str, Decision],
+        states: Mapping[tuple[str, int, int], State],
+    ) -> None:
+        """Adds what those that act have decided, each in the state that `states` returned before."""
+        for name, acts in acting.items():
+            seen, columns = observations[name], decisions[name].items()
+            for copy, column in np.argwhere(acts).tolist():
+                observation = tree_map(lambda array, at=(copy, column): array[at], seen)
+                chosen = {key: values[copy, column] for key, values in columns}
+                self.tracks[copy][name, column].decide(observation, chosen, states.get((name, copy, column), {}))
+
+    def pay(self, rewards: Mapping[str, np.ndarray]) -> None:
+        """Adds what agents earned to their last decisions; an agent that has made none earns for nothing."""
+        for name, earned in rewards.items():
+            for copy, column in np.argwhere(earned).tolist():
+                track = self.tracks[copy][name, column]
+                if track.rewards:
+                    track.rewards[-1] += float(earned[copy, column])
+
+    def leave(
+        self, left: Mapping[str, np.ndarray], observations: Observations, episodes: list[str]
+    ) -> list[SingleAgentEpisode]:
+        """The pieces of agents that have ended; `episodes` are the ids of the copies' present ones."""
+        pieces = []
+        for name, how in left.items():
+            for copy, column in np.argwhere(how != STAYS).tolist():
+                last = tree_map(lambda array, at=(copy, column): array[at], observations[name])
+                track, state = self.tracks[copy][name, column], self._state(copy, name, column)
+                pieces += track.finish(episodes[copy], last, state, int(how[copy, column]))
+        return pieces
+
+    def cut(
+        self, acting: Mapping[str, np.ndarray], observations: Observations, episodes: list[str]
+    ) -> list[SingleAgentEpisode]:
+        """The pieces of a fragment that ends here: of those that act next all decisions, of others all but the last."""
+        pieces = []
+        for copy, tracks in enumerate(self.tracks):
+            for (name, column), track in tracks.items():
+                if acting[name][copy, column]:
+                    seen = tree_map(lambda array, at=(copy, column): array[at], observations[name])
+                    pieces += track.finish(episodes[copy], seen, self._state(copy, name, column))
+                else:
+                    pieces += track.finish_all_but_last(episodes[copy])
+        return pieces
