@@ -12,8 +12,8 @@ from marl_tune.schema import SweepConfig
 
 
 def pytest_collection_modifyitems(items):
-    """Where several processes share the tests out (`-n 2 --dist loadgroup`), a file stays whole, for the sake of what its
-    tests share, and the files that need Ray stay together: it is started once."""
+    """Where several processes share the tests out (`-n 2 --dist loadgroup`), a file stays whole for what its tests have
+    in common, and the files that need Ray stay together: it is started once."""
     needs_ray = {item.path for item in items if "ray_session" in item.fixturenames}
     for item in items:
         item.add_marker(pytest.mark.xdist_group("ray" if item.path in needs_ray else item.path.stem))
