@@ -8,14 +8,15 @@ import gymnasium as gym
 import numpy as np
 from pettingzoo import ParallelEnv
 
-from envs.world import World
+from envs.world import STAYS, TERMINATED, TRUNCATED, AgentGroup, World
 
 
 class WorldParallelEnv(ParallelEnv):
     """One copy of a world behind PettingZoo's parallel API.
 
-    All agents of all groups act at every step and end together. The infos of the last step hold the metrics of the
-    episode.
+    All agents of all groups act at every step and end together; in a world where they take turns, die or join
+    (`World.acting`), `agents` are those that act next, and a step also tells of those that have ended with it and of
+    rewards that came to others. The infos of the last step hold the metrics of the episode.
 
     Args:
         world: a world with `num_envs` 1.
@@ -50,9 +51,9 @@ class WorldParallelEnv(ParallelEnv):
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
         """Starts an episode; without a seed the world's generator goes on. `options` are ignored. Returns observations
         and infos."""
-        observations = self.world.reset(None if seed is None else [seed])
-        self.agents = list(self.possible_agents)
-        return self._by_agent(observations), {agent: {} for agent in self.agents}
+        observations = self._by_agent(self.world.reset(None if seed is None else [seed]))
+        self.agents = self._acting()
+        return {agent: observations[agent] for agent in self.agents}, {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
         """One step of all agents: observations, rewards, terminations, truncations and infos, each by agent.
@@ -64,23 +65,44 @@ class WorldParallelEnv(ParallelEnv):
             raise ValueError(f"exactly the {len(self.agents)} live agents must act, got actions of {sorted(actions)}")
         if not actions:
             return {}, {}, {}, {}, {}
-        step = self.world.step(
-            {group.name: np.stack([actions[agent] for agent in group.agents])[None] for group in self.world.groups}
-        )
+        step = self.world.step({group.name: self._actions(group, actions) for group in self.world.groups})
         terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
         done, info = terminated or truncated, {}
         if done:
             info = {name: float(value[0]) for name, value in self.world.episode_metrics(np.array([0])).items()}
+        if step.left is None:
+            terminations, truncations = dict.fromkeys(self.agents, terminated), dict.fromkeys(self.agents, truncated)
+        else:
+            how = self._by_agent(step.left)
+            present = [*self._acting(), *(agent for agent, end in how.items() if end != STAYS)]
+            terminations = {agent: bool(how[agent] == TERMINATED) for agent in present}
+            truncations = {agent: bool(how[agent] == TRUNCATED) for agent in present}
+        observations, rewards = self._by_agent(step.observations), self._by_agent(step.rewards)
         result = (
-            self._by_agent(step.observations),
-            {agent: float(reward) for agent, reward in self._by_agent(step.rewards).items()},
-            dict.fromkeys(self.agents, terminated),
-            dict.fromkeys(self.agents, truncated),
-            {agent: dict(info) for agent in self.agents},
+            {agent: observations[agent] for agent in terminations},
+            {agent: float(reward) for agent, reward in rewards.items() if agent in terminations or reward != 0},
+            terminations,
+            truncations,
+            {agent: dict(info) for agent in terminations},
         )
-        if done:
-            self.agents = []
+        self.agents = [] if done else self._acting()
         return result
+
+    def _acting(self) -> list[str]:
+        """The agents that act in the next step."""
+        if self.world.acting is None:
+            return list(self.possible_agents)
+        acts = self._by_agent(self.world.acting)
+        return [agent for agent in self.possible_agents if acts[agent]]
+
+    def _actions(self, group: AgentGroup, actions: dict[str, Any]) -> np.ndarray:
+        """(1, N, ...), zeros for those that do not act."""
+        space = group.action_space
+        rows = np.zeros((1, len(group.agents), *(space.shape or ())), space.dtype)
+        for column, agent in enumerate(group.agents):
+            if agent in actions:
+                rows[0, column] = actions[agent]
+        return rows
 
     def render(self) -> np.ndarray:
         """An RGB picture, `(height, width, 3)` uint8."""

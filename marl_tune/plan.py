@@ -7,6 +7,8 @@ import math
 import tempfile
 from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import torch
 
 from envs.world import agents_per_step
@@ -42,6 +44,7 @@ def plan_lines(sweep: SweepConfig) -> list[str]:
         *_resource_lines(sweep, there),
         *(line for one in built for line in one.lines()),
         f"batch       {_arithmetic(sweep, first.agents)}",
+        f"memory      {_memory(sweep, first)}",
         f"stop        {_limits(sweep, first.agents)}",
         f"disk        {_disk(sweep, first.bytes_saved, trials)}",
     ]
@@ -118,6 +121,20 @@ def _arithmetic(sweep: SweepConfig, agents: int) -> str:
         f"{epochs} epochs x {per_epoch} minibatches = {epochs * per_epoch} gradient steps "
         "(of one shared module; independent ones share it out)"
     )
+
+
+def _memory(sweep: SweepConfig, built: _Built) -> str:
+    """What the observations of one fragment take, which is most of it where agents see images."""
+    seen = sum(len(group.agents) * _bytes(group.observation_space) for group in built.groups)
+    copies, steps = sweep.cluster.num_envs_per_env_runner, fragment_length(sweep, built.agents)
+    where = "the trial's process" if sweep.cluster.num_env_runners == 0 else "each env runner"
+    return f"{copies * (steps + 1) * seen / 1e6:,.1f} MB for the observations of a fragment, in {where}"
+
+
+def _bytes(space: gym.Space) -> int:
+    if isinstance(space, gym.spaces.Dict):
+        return sum(_bytes(part) for part in space.values())
+    return int(np.prod(space.shape or ())) * np.dtype(space.dtype).itemsize
 
 
 def _limits(sweep: SweepConfig, agents: int) -> str:

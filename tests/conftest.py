@@ -11,6 +11,7 @@ from marl_tune.config import compose
 from marl_tune.schema import SweepConfig
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
     """Where several processes share the tests out (`-n 2 --dist loadgroup`), a file stays whole for what its tests have
     in common, and the files that need Ray stay together: it is started once."""

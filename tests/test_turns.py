@@ -240,3 +240,20 @@ def test_a_learner_takes_what_they_learned_from(tiny, module, sharing):
     decided = sum(runner["num_agent_steps_sampled_lifetime"].values())
     assert 3 * 60 - 2 * 3 <= decided <= 3 * 60, "all but the decisions that are open at the end"
     assert np.isfinite([values["total_loss"] for name, values in losses.items() if name != "__all_modules__"]).all()
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(("world_id", "probe"), [WORLDS[0], WORLDS[2], WORLDS[4]], ids=[IDS[0], IDS[2], IDS[4]])
+def test_rllibs_runner_plays_them_too(tiny, world_id, probe):
+    """To compare with: the same games, by the agents' own steps."""
+    sweep = dataclasses.replace(tiny("cluster.rollout=rllib"), env=config(world_id, probe))
+    algorithm = algorithm_config(sweep)
+    runner = algorithm.env_runner_cls(config=algorithm, worker_index=0)
+    episodes = [episode for _ in range(4) for episode in runner.sample(num_timesteps=60)]
+    ended = [episode for episode in episodes if episode.is_done]
+    assert len(ended) > 3
+    for episode in ended:
+        assert set(episode.agent_ids) <= set(runner.env.envs[0].unwrapped.possible_agents)
+        lasts = [e for e in episode.agent_episodes.values() if len(e)]
+        assert all(e.is_done for e in lasts)
+    runner.stop()

@@ -6,12 +6,15 @@ Bytes stay bytes until they are here: an image travels to the device as uint8.
 from collections.abc import Sequence
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from modules.parts.layers import ACTIVATIONS, HIDDEN_GAIN, dense_stack, orthogonal
 from modules.parts.observations import scale_of
 from modules.parts.protocols import Encoder
+
+IMAGE_FILTERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # (channels, kernel, stride) of Mnih et al. 2015
 
 
 class VectorEncoder(Encoder):
@@ -74,7 +77,11 @@ class ImageEncoder(Encoder):
 def make_encoder(
     space: gym.spaces.Box, hidden_dims: Sequence[int], activation: str, conv_filters: Sequence[Sequence[int]]
 ) -> Encoder:
-    """The encoder that fits the space: convolutions where there are any and the observation is an image."""
-    if len(space.shape) == 3 and conv_filters:
-        return ImageEncoder(space, conv_filters, hidden_dims, activation)
+    """The encoder that fits the space.
+
+    Convolutions read what has three axes where the module has any, and pixels in every module: dense layers over all
+    pixels would have millions of weights.
+    """
+    if len(space.shape) == 3 and (conv_filters or space.dtype == np.uint8):
+        return ImageEncoder(space, conv_filters or IMAGE_FILTERS, hidden_dims, activation)
     return VectorEncoder(space, hidden_dims, activation)
