@@ -97,6 +97,7 @@ def test_ppo_by_hand_learns_from_as_much_and_in_as_many_steps():
     assert any((old != new).any() for old, new in zip(before, ppo.actor.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_throughput_prints_one_json_object_from_any_folder(tmp_path):
     words = ["--work", "W2", "--rollout", "batched", "--iterations", "1", "--warmup", "1", "--json"]
     command = [sys.executable, str(ROOT / "benchmarks" / "throughput.py"), *words]

@@ -28,6 +28,7 @@ def joined(home, address):
     return subprocess.run(command, cwd=home, capture_output=True, text=True, env=ENVIRONMENT, timeout=150)
 
 
+@pytest.mark.slow
 def test_a_sweep_joins_a_running_cluster(tmp_path):
     head = subprocess.Popen(
         [sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT

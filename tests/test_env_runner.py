@@ -161,7 +161,8 @@ def test_rllibs_evaluation_plays_with_it(tiny):
     assert np.isfinite(result["episode_return_mean"])
 
 
-@pytest.mark.parametrize("config", [APPOConfig, pytest.param(IMPALAConfig, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [APPOConfig, IMPALAConfig])
 def test_asynchronous_algorithms_train_with_it(tiny, config):
     """APPO and IMPALA fetch fragments, metrics and weights from runners while they learn; all else is RLlib's own."""
     sweep = tiny("cluster.num_envs_per_env_runner=2")
