@@ -13,16 +13,20 @@ from envs.world import World
 
 ENVS: dict[str, str] = {
     "ant_colony": "envs.ant_colony:AntColony",
+    "bio_grid": "envs.bio_grid:BioGrid",
     "mpe/simple_spread": "envs.mpe.simple_spread:SimpleSpread",
     "mpe/simple_adversary": "envs.mpe.simple_adversary:SimpleAdversary",
     "mpe/simple_tag": "envs.mpe.simple_tag:SimpleTag",
     "pettingzoo": "envs.pettingzoo:Pettingzoo",
+    "pricing": "envs.pricing:Pricing",
 }
 # stem -> class, imported on first use; the class attribute `Config` is its config dataclass
 
 BASELINES: dict[str, str] = {
     "ant_colony": "envs.forager:Forager",
+    "bio_grid": "envs.tracker:Tracker",
     "mpe/simple_spread": "envs.mpe.dispatcher:Dispatcher",
+    "pricing": "envs.bertrand:Bertrand",
 }
 # stem -> scripted policy: `Baseline(world)` and `act(observations) -> actions`, both dicts of arrays per agent group
 

@@ -1,0 +1,108 @@
+"""Draws a bio grid as an RGB array, layer by layer, in NumPy only."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from envs.discs import blend_disc
+
+PICTURE_WIDTH, PICTURE_HEIGHT = 960, 720  # pixels that the layers fill at most
+MARGIN = 14  # pixels around a layer
+PIP = 4  # pixels, radius of the marks above a layer that say which one it is
+ABREAST = 4  # layers in a row, where there are no more; else the rows are as many as the columns
+GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
+
+BACKGROUND = (13, 15, 24)
+HEAT = np.array(((30, 34, 50), (56, 34, 98), (128, 42, 116), (196, 76, 84), (226, 150, 84)), np.float32)
+# colours of pheromone levels 0 to 1, at equal distances
+PIP_ON, PIP_OFF = (238, 240, 245), (58, 64, 84)
+NEST, NEST_HOLE = (214, 168, 108), (84, 56, 36)
+NODE, NODE_OPEN, NODE_HOLE = (56, 132, 62), (120, 240, 122), (20, 50, 28)
+LOAD = (104, 222, 106)
+AGENT, AGENT_RIM = (238, 240, 245), (16, 16, 20)
+
+
+def draw_grid(
+    pheromone: np.ndarray,
+    agents: np.ndarray,
+    loads: np.ndarray,
+    nodes: np.ndarray,
+    amounts: np.ndarray,
+    open_nodes: np.ndarray,
+    nest: Sequence[int],
+) -> np.ndarray:
+    """The layers of a grid from above, z = 0 first: x to the right, y down; the bright one of the marks above a layer
+    says which it is.
+
+    Args:
+        pheromone: (width, height, depth) in [0, 1].
+        agents: (N, 3) cell (x, y, z) of each agent.
+        loads: (N,) in [0, 1], drawn as a green core.
+        nodes: (M, 3) cell of each node, drawn as a ring.
+        amounts: (M,) in [0, 1], what is left in each node; its disc has that share of the ring's area.
+        open_nodes: (M,) bool, whether there are agents enough to drain it; their rings are bright.
+        nest: cell (x, y, z).
+
+    Returns:
+        (height, width, 3) uint8 pixels.
+    """
+    width, height, depth = pheromone.shape
+    columns = depth if depth <= ABREAST else math.ceil(math.sqrt(depth))
+    rows = math.ceil(depth / columns)
+    scale = max(min(PICTURE_WIDTH // (columns * width), PICTURE_HEIGHT // (rows * height)), 2)  # pixels per cell
+    across, down = width * scale + 2 * MARGIN, height * scale + 3 * MARGIN  # pixels that a layer takes
+    canvas = np.empty((rows * down, columns * across, 3), np.float32)
+    canvas[:] = BACKGROUND
+
+    def centre(cell: Sequence[float]) -> tuple[float, float]:
+        row, column = divmod(round(cell[2]), columns)
+        return column * across + MARGIN + (cell[0] + 0.5) * scale, row * down + 2 * MARGIN + (cell[1] + 0.5) * scale
+
+    for z in range(depth):
+        left, top = (round(pixel - scale / 2) for pixel in centre((0, 0, z)))
+        canvas[top : top + height * scale, left : left + width * scale] = _heat_map(pheromone[:, :, z], scale)
+        _draw_pips(canvas, left, top, z, depth)
+    blend_disc(canvas, centre(nest), 0.46 * scale, NEST)
+    blend_disc(canvas, centre(nest), 0.38 * scale, NEST_HOLE)
+    for cell, amount, is_open in zip(nodes, amounts, open_nodes, strict=True):
+        blend_disc(canvas, centre(cell), 0.46 * scale, NODE_OPEN if is_open else NODE)
+        blend_disc(canvas, centre(cell), 0.41 * scale, NODE_HOLE)
+        blend_disc(canvas, centre(cell), 0.41 * scale * math.sqrt(max(amount, 0.0)), NODE)
+    for spot, load in zip(_spread(agents), loads, strict=True):
+        blend_disc(canvas, centre(spot), 0.1 * scale, AGENT_RIM)
+        blend_disc(canvas, centre(spot), 0.082 * scale, AGENT)
+        blend_disc(canvas, centre(spot), 0.06 * scale * math.sqrt(max(load, 0.0)), LOAD)
+    return np.clip(canvas, 0, 255).astype(np.uint8)
+
+
+def _heat_map(levels: np.ndarray, scale: int) -> np.ndarray:
+    """Pheromone of one layer as colours, (width, height) -> (height * scale, width * scale, 3)."""
+    index = np.clip(levels.T, 0.0, 1.0) * (len(HEAT) - 1)
+    colours = np.stack([np.interp(index, np.arange(len(HEAT)), HEAT[:, c]) for c in range(3)], axis=-1)
+    field = np.kron(colours, np.ones((scale, scale, 1)))
+    if scale >= 8:
+        field[::scale] *= 0.7
+        field[:, ::scale] *= 0.7
+    return field
+
+
+def _draw_pips(canvas: np.ndarray, left: int, top: int, layer: int, depth: int) -> None:
+    """One mark per layer of the grid above the layer at (left, top), pixels; the layer's own is bright."""
+    for z in range(depth):
+        spot = left + PIP + 3 * PIP * z, top - MARGIN / 2 - PIP / 2
+        blend_disc(canvas, spot, PIP, PIP_ON if z == layer else PIP_OFF)
+
+
+def _spread(agents: np.ndarray) -> np.ndarray:
+    """Moves agents that share a cell apart along x and y, (N, 3), like the seeds of a sunflower."""
+    spots = agents.astype(np.float64)
+    _, cell = np.unique(agents, axis=0, return_inverse=True)
+    for number in range(cell.max() + 1):
+        crowd = np.flatnonzero(cell.ravel() == number)
+        if len(crowd) > 1:
+            rank = np.arange(len(crowd))
+            radius = 0.36 * np.sqrt((rank + 0.5) / max(len(crowd), 6))
+            angle = GOLDEN_ANGLE * rank
+            spots[crowd, :2] += radius[:, None] * np.stack((np.cos(angle), np.sin(angle)), axis=-1)
+    return spots
