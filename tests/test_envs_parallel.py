@@ -141,6 +141,6 @@ def test_groups_and_dict_observations():
     assert observations["b"].tolist() == [2, 3]
     _, rewards, terminated, _, _ = env.step({"b": np.array([0.1, 0.2]), "boss": 1, "a": np.array([0.3, 0.4])})
     assert world.actions["leader"].tolist() == [[1]]
-    assert world.actions["followers"].tolist() == [[[0.3, 0.4], [0.1, 0.2]]]
+    assert np.allclose(world.actions["followers"], [[[0.3, 0.4], [0.1, 0.2]]])
     assert rewards == {"boss": 1.0, "a": 2.0, "b": 3.0}
     assert all(terminated.values())

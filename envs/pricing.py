@@ -1,0 +1,261 @@
+"""Pricing: stores with limited inventories set prices against each other; do they learn to compete or to collude?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from envs.array_state import restore_state, save_state
+from envs.pricing_equilibrium import MARKET_SIZE, collusion_index, equilibrium
+from envs.pricing_render import draw_market
+from envs.world import AgentGroup, Observations, Step, World, resolve_reset
+
+GROUP = "stores"
+INVENTORY_UNIT = 100.0  # units of goods that an observed inventory of 1 stands for
+PROFIT_UNIT = 100.0  # profit that a reward of 1 stands for
+
+
+@dataclass
+class PricingConfig:
+    """Rules of the market. All but the structural fields can change between two episodes of a running trial."""
+
+    name: str
+    # stem of the world: pricing
+    n_agents: int = field(metadata={"structural": True})
+    # stores, >= 2
+    price_range: list[float] = field(metadata={"structural": True})
+    # [lowest, highest] price, 0 <= lowest < highest
+    cost: float
+    # of a unit that is sold, in [0, highest price)
+    demand_range: list[float]
+    # [lowest, highest] d of a store, drawn uniformly once an episode; 0 <= lowest <= highest
+    own_slope: float
+    # a: units of demand that a store loses per unit of its own price, above cross_slope
+    cross_slope: float
+    # b: units of demand that a store gains per unit of the others' mean price, >= 0
+    inventory_range: list[float]
+    # [lowest, highest] units in stock at the start, drawn uniformly; 0 <= lowest <= highest
+    restock_range: list[float]
+    # [lowest, highest] units that arrive after each step, drawn uniformly; 0 <= lowest <= highest
+    inventory_cap: float | None
+    # units that a store can hold, >= the highest of inventory_range; what arrives above it is lost; null: no cap
+    max_steps: int
+    # steps until an episode is truncated, >= 1
+
+    def __post_init__(self) -> None:
+        for key, low in (("n_agents", 2), ("max_steps", 1)):
+            if getattr(self, key) < low:
+                raise ValueError(f"env.{key} must be at least {low}, got {getattr(self, key)}")
+        for key in ("price_range", "demand_range", "inventory_range", "restock_range"):
+            bounds = list(getattr(self, key))
+            if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] < float("inf"):
+                raise ValueError(f"env.{key} must be [lowest, highest] with 0 <= lowest <= highest, got {bounds}")
+        low_price, high_price = self.price_range
+        if low_price == high_price:
+            raise ValueError(f"env.price_range must leave a choice, lowest < highest, got {list(self.price_range)}")
+        if not 0 <= self.cost < high_price:
+            raise ValueError(f"env.cost must be in [0, {high_price}), below the highest price, got {self.cost}")
+        if not 0 <= self.cross_slope < float("inf"):
+            raise ValueError(f"env.cross_slope must be finite and at least 0, got {self.cross_slope}")
+        if not self.cross_slope < self.own_slope < float("inf"):
+            raise ValueError(
+                f"env.own_slope must be finite and above env.cross_slope, {self.cross_slope}, got {self.own_slope}"
+            )
+        if self.inventory_cap is not None and not self.inventory_range[1] <= self.inventory_cap < float("inf"):
+            raise ValueError(
+                "env.inventory_cap must be finite and at least the highest of env.inventory_range, "
+                f"{self.inventory_range[1]}, or null for none, got {self.inventory_cap}"
+            )
+
+
+class Pricing(World):
+    """A market of N stores, B copies at once.
+
+    Description:
+        All stores set their prices at once. Store i then faces a demand of
+
+            max(0, 100 d_i - own_slope * p_i + cross_slope * mean of the others' prices)
+
+        and sells min(demand, inventory), in fractions of a unit, too. After the sales a restock drawn uniformly from
+        `restock_range` arrives, each store's its own; what does not fit under `inventory_cap` is lost.
+
+    Actions (Box, float32, (1,)):
+        The price, in `price_range`. It may be below cost.
+
+    Observations (Box, float32):
+        | index | meaning | unit | range |
+        |---|---|---|---|
+        | 0 | own inventory | 100 units | [0, inf) |
+        | 1 | own d | - | `demand_range` |
+        | 2 | own last price | highest price | [0, 1] |
+        | 3 .. 1 + N | last prices of the others, in the order of the agents | highest price | [0, 1] |
+
+    Rewards:
+        profit / 100, profit = (price - cost) * sales; each store's its own.
+
+    Start:
+        Inventories and d uniform in their ranges, each store's its own; d stays the same for the whole episode. The
+        last prices that are seen before the first step are uniform in `price_range` and count for nothing else.
+
+    End:
+        Truncated after `max_steps` steps, never terminated.
+
+    Metrics:
+        Means over stores and the steps of the episode so far: `price_mean`, `profit_mean`, `sales_mean` (units) and
+        `stockout_rate`, the share in which demand was above inventory. `nash_price`, `joint_price`: what the stores of
+        the episode, with the d that they have, charge on average if they compete, and if they maximise the sum of their
+        profits (`envs/pricing_equilibrium.py`). `collusion_index`: where price_mean lies between the two, 0 at
+        nash_price and 1 at joint_price.
+
+    Arguments:
+        config: the rules.
+        num_envs: B, the number of copies.
+
+    Source:
+        Bertrand competition with differentiated goods; the question and the index after Calvano et al. 2020:
+        Artificial intelligence, algorithmic pricing, and collusion, https://doi.org/10.1257/aer.20190623.
+    """
+
+    Config = PricingConfig
+
+    def __init__(self, config: PricingConfig, num_envs: int = 1):
+        self.config, self.num_envs = config, num_envs
+        self.equilibrium = equilibrium(config)
+        count = config.n_agents
+        top = np.ones(2 + count, np.float32)
+        top[:2] = np.inf
+        self._prices = gym.spaces.Box(*config.price_range, (1,), np.float32)
+        self.groups = (
+            AgentGroup(
+                name=GROUP,
+                agents=tuple(f"store_{i}" for i in range(count)),
+                observation_space=gym.spaces.Box(np.zeros_like(top), top, dtype=np.float32),
+                action_space=self._prices,
+            ),
+        )
+        self._others = np.array([[j for j in range(count) if j != i] for i in range(count)])  # (N, N - 1)
+        self._rngs = [np.random.default_rng() for _ in range(num_envs)]
+        self._build_state()
+
+    def _build_state(self) -> None:
+        shape = self.num_envs, self.config.n_agents
+        self._inventory = np.zeros(shape)  # (B, N) units
+        self._d = np.zeros(shape)  # (B, N)
+        self._price = np.zeros(shape)  # (B, N) last ones
+        self._demand, self._sales = np.zeros(shape), np.zeros(shape)  # (B, N) of the last step; for the picture only
+        self._totals = np.zeros((self.num_envs, 4))  # (B, 4) price, profit, sales, stockouts; over stores and steps
+        self.episode_steps = np.zeros(self.num_envs, np.int64)  # (B,) steps since the copy's reset
+        self._restock = np.zeros(shape)  # (B, N) of the last step, as a share of its range
+
+    def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
+        """See `World.reset`."""
+        config, count = self.config, self.config.n_agents
+        for copy, seed in resolve_reset(self.num_envs, seeds, copies):
+            if seed is not None:
+                self._rngs[copy] = np.random.default_rng(seed)
+            rng = self._rngs[copy]
+            for drawn, (low, high) in (
+                (self._d, config.demand_range),
+                (self._inventory, config.inventory_range),
+                (self._price, config.price_range),
+            ):
+                drawn[copy] = rng.uniform(low, high, count)
+            self._demand[copy] = self._sales[copy] = 0.0
+            self._totals[copy], self.episode_steps[copy] = 0.0, 0
+        return self._observe()
+
+    def _observe(self) -> Observations:
+        shown = (self._price / self.config.price_range[1]).astype(np.float32)
+        observations = np.empty((*shown.shape, 2 + self.config.n_agents), np.float32)  # (B, N, 2 + N)
+        observations[..., 0] = self._inventory / INVENTORY_UNIT
+        observations[..., 1] = self._d
+        observations[..., 2] = shown
+        observations[..., 3:] = shown[:, self._others]
+        return {GROUP: observations}
+
+    def step(self, actions: dict[str, np.ndarray]) -> Step:
+        """See `World.step`. Raises ValueError for a price outside the range or actions of the wrong shape."""
+        action, box = np.asarray(actions[GROUP], np.float32), self._prices
+        shape = (*self._price.shape, 1)
+        if action.shape != shape or not ((box.low <= action) & (action <= box.high)).all():
+            low, high = self.config.price_range
+            raise ValueError(f"actions of {GROUP} must have the shape {shape} and be in [{low}, {high}]")
+        config, price = self.config, action[..., 0].astype(np.float64)
+        others = price[:, self._others].mean(axis=-1)  # (B, N)
+        demand = np.maximum(MARKET_SIZE * self._d - config.own_slope * price + config.cross_slope * others, 0.0)
+        sales = np.minimum(demand, self._inventory)
+        profit = (price - config.cost) * sales
+        self._totals += np.stack((price, profit, sales, demand > self._inventory), axis=-1).sum(axis=1)
+        self._price[...], self._demand[...], self._sales[...] = price, demand, sales
+        self._inventory -= sales
+        self._deliver()
+        self.episode_steps += 1
+        truncated = self.episode_steps >= config.max_steps
+        rewards = (profit / PROFIT_UNIT).astype(np.float32)
+        return Step(self._observe(), {GROUP: rewards}, np.zeros_like(truncated), truncated)
+
+    def _deliver(self) -> None:
+        """Restocks the stores after their sales."""
+        for rng, share in zip(self._rngs, self._restock, strict=True):
+            rng.random(out=share)
+        low, high = self.config.restock_range
+        self._inventory += low + (high - low) * self._restock
+        if self.config.inventory_cap is not None:
+            np.minimum(self._inventory, self.config.inventory_cap, out=self._inventory)
+
+    def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
+        """See `World.episode_metrics`; the names are explained at the class."""
+        copies = np.asarray(copies, dtype=np.intp)
+        store_steps = self.config.n_agents * np.maximum(self.episode_steps[copies], 1)
+        price, profit, sales, stockouts = self._totals[copies].T / store_steps
+        nash, joint = self._equilibria(copies)
+        return {
+            "price_mean": price,
+            "profit_mean": profit,
+            "sales_mean": sales,
+            "stockout_rate": stockouts,
+            "nash_price": nash,
+            "joint_price": joint,
+            "collusion_index": collusion_index(price, nash, joint, self.config.price_range),
+        }
+
+    def _equilibria(self, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean Nash and joint price of the stores of some copies, as their d are, each (copies,)."""
+        d = self._d[copies]
+        return self.equilibrium.nash_at(d).mean(axis=-1), self.equilibrium.joint_at(d).mean(axis=-1)
+
+    def render(self, copy: int = 0) -> np.ndarray:
+        """Bars of each store's price, inventory and last sales, `(height, width, 3)` uint8 pixels."""
+        nash, joint = self._equilibria(np.array([copy]))
+        return draw_market(
+            price=self._price[copy],
+            inventory=self._inventory[copy],
+            sales=self._sales[copy],
+            demand=self._demand[copy],
+            price_range=self.config.price_range,
+            nash=nash[0],
+            joint=joint[0],
+            elapsed=self.episode_steps[copy] / self.config.max_steps,
+        )
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that change in the course of an episode, by name."""
+        return {
+            "inventory": self._inventory,
+            "d": self._d,
+            "price": self._price,
+            "demand": self._demand,
+            "sales": self._sales,
+            "totals": self._totals,
+            "episode_steps": self.episode_steps,
+        }
+
+    def get_state(self) -> dict[str, Any]:
+        """See `World.get_state`."""
+        return save_state(self._arrays(), self._rngs)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See `World.set_state`. Raises ValueError for the state of a world of another size."""
+        restore_state(state, self._arrays(), self._rngs)
