@@ -14,20 +14,21 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from marl_tune.breakthroughs import EVENTS
 from marl_tune.results import LineageRecord, RunFolder, csv_text, read_csv, write_text
 
 ROW = "row"  # key under which a result carries its number; see ProgressCsv
 FIRST_COLUMNS = ("trial", ROW, "iteration", "env_steps", "agent_steps")
 RENAMED = {"training_iteration": "iteration"}
 BOOKKEEPING = {  # what Tune adds to a result that measures nothing
-    *("config", "done", "should_checkpoint", "checkpoint_dir_name", "timesteps_total", "episodes_total", ROW),
+    *("config", "done", "should_checkpoint", "checkpoint_dir_name", "timesteps_total", "episodes_total", ROW, EVENTS),
     *("trial_id", "trial_name", "experiment_id", "experiment_tag", "date", "timestamp", "pid", "hostname", "node_ip"),
     *("time_since_restore", "iterations_since_restore", "timesteps_since_restore"),
 }
 
 
 class SweepCallback(Callback):
-    """A Tune callback that also hears of exploits, which Tune itself does not announce."""
+    """A Tune callback that also hears of exploits and breakthroughs, which Tune itself does not announce."""
 
     def on_exploit(
         self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, Any], new: Mapping[str, Any]
@@ -38,6 +39,19 @@ class SweepCallback(Callback):
             iteration: training iteration of the newest result of `trial_id`. It may not have been announced by
                 `on_trial_result` yet: Tune asks the scheduler first.
             old, new: dotted key -> value of `trial_id` before, and from now on.
+        """
+
+    def on_breakthrough(
+        self, trial_id: str, iteration: int, who: str, level: float, baseline: float, deviation: float
+    ) -> None:
+        """Called when a return of `trial_id` rises further than chance explains; see `marl_tune.breakthroughs`.
+
+        All callbacks have heard of the result by then. A trial that is restored after a crash may tell of it again.
+
+        Args:
+            who: team, or the agent's id.
+            level, baseline: mean return of the newest window of episodes, and of those before it.
+            deviation: standard deviation of that difference.
         """
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Collection, Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ from marl_tune.turn_rollout import TurnRollout
 
 RETURN_MEAN_AGENT = "return_mean_agent"  # mean over agents of the extrinsic episode return
 RETURN_SUM_TEAM = "return_sum_team"  # sum over agents of it: RLlib's episode_return_mean
+FINISHED_RETURNS = "finished_returns"  # list of (number of the runner, (episodes, agents) returns), oldest first
 
 
 class BatchedEnvRunner(EnvRunner, Checkpointable):
@@ -227,10 +229,13 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         """Metrics since the last call; those of episodes are means over the last ones that ended, however long ago."""
         if self.rollout is not None and self.rollout.finished:
             ended = len(self.rollout.finished)
+            returns = np.fromiter(chain.from_iterable(r.returns.values() for r in self.rollout.finished), np.float64)
             self._recent.extend(self.rollout.finished)
             self.rollout.finished.clear()
             self.metrics.log_value(NUM_EPISODES, ended, reduce="sum")
             self.metrics.log_value(NUM_EPISODES_LIFETIME, ended, reduce="lifetime_sum")
+            of_runner = (self.worker_index or 0, returns.reshape(ended, -1))
+            self.metrics.log_value(FINISHED_RETURNS, of_runner, reduce="item_series")
         if self._recent:
             self._log_episodes(list(self._recent))
         return self.metrics.reduce()

@@ -12,6 +12,7 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 from rich.live import Live
 
+from marl_tune.breakthroughs import TEAM
 from marl_tune.callbacks import SweepCallback, error_line, searched
 from marl_tune.formatting import format_count, format_duration, format_number, format_value, short_ids, short_keys
 from marl_tune.live_state import Budget, SweepState
@@ -73,7 +74,7 @@ class ProgressView(SweepCallback):
 
 
 class _EventView(ProgressView):
-    """A view that is told events as lines: start, finish, failure, exploit."""
+    """A view that is told events as lines: start, finish, failure, exploit, breakthrough."""
 
     short = False  # names of trials and settings without the part that all have in common
 
@@ -81,6 +82,7 @@ class _EventView(ProgressView):
         super().__init__(title, state, console)
         self._started: set[str] = set()
         self._failed: list[tuple[Trial, str]] = []  # failures that are still to be told, and what comes of them
+        self._risen: dict[tuple[str, int], list[str]] = {}  # the same of breakthroughs: (trial, iteration) -> whose
 
     def show(self, line: str, important: bool) -> None:
         """Shows one event; an important one must stay on the screen."""
@@ -108,7 +110,14 @@ class _EventView(ProgressView):
         copy = f"{self._trial(trial_id)} copies {self._trial(donor_id)}"
         self.show(f"exploit  {copy} at iteration {iteration}: {changes}", False)
 
+    def on_breakthrough(
+        self, trial_id: str, iteration: int, who: str, level: float, baseline: float, deviation: float
+    ) -> None:
+        rise = f"{who} return {format_number(baseline)} → {format_number(level)}"
+        self._risen.setdefault((trial_id, iteration), []).append(rise)
+
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._tell_breakthroughs()  # of its last result
         end = self.state.view(trial)
         score = f"{self.state.metric} {format_number(end.score)}"
         budget = f"{end.iteration} iterations, {end.agent_steps:,} agent-steps, {format_duration(end.seconds)}"
@@ -121,11 +130,23 @@ class _EventView(ProgressView):
         self._failed.append((trial, ""))
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        self._tell_failures()
+        self._tell()
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        self._tell_failures()
+        self._tell()
         super().on_experiment_end(trials, **info)
+
+    def _tell(self) -> None:
+        self._tell_breakthroughs()
+        self._tell_failures()
+
+    def _tell_breakthroughs(self) -> None:
+        """A line for all returns of a trial that rose in one iteration: the team's is told, of agents' the number."""
+        for (trial_id, iteration), rises in self._risen.items():
+            first, others = min(rises, key=lambda rise: not rise.startswith(f"{TEAM} ")), len(rises) - 1
+            more = f", {others} more {'returns' if others > 1 else 'return'} with it" if others else ""
+            self.show(f"breakthrough {self._trial(trial_id)}  {first} at iteration {iteration}{more}", False)
+        self._risen.clear()
 
     def _tell_failures(self) -> None:
         """Tune announces a failure before it writes down what it was."""
@@ -174,7 +195,7 @@ class LiveView(_EventView):
         self._changed = True
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        self._tell_failures()
+        self._tell()
         self._draw(trials)
         self.close()
 
@@ -199,7 +220,7 @@ class LiveView(_EventView):
 
 
 class PlainView(_EventView):
-    """Lines for a log file: every start, finish, failure and exploit; progress at most every ten seconds."""
+    """Lines for a log file: every start, finish, failure, exploit and breakthrough; progress every ten seconds."""
 
     def __init__(
         self, title: str, state: SweepState, console: Console, clock: Callable[[], float] = time.monotonic

@@ -23,6 +23,7 @@ from typing import Any
 TRIAL_COLUMNS = ("score", "iterations", "seconds", "env_steps", "agent_steps", "checkpoint", "error")
 TUNE_STATE = "experiment_state-*.json"  # in tune/: how Tune names its state of a sweep
 LINEAGE_COLUMNS = ("step", "from", "to", "old", "new")
+BREAKTHROUGH_COLUMNS = ("trial", "iteration", "who", "level", "baseline", "deviations")
 
 
 @dataclass
@@ -52,6 +53,18 @@ class LineageRecord:
     new: dict[str, Any] = field(default_factory=dict)  # dotted key -> value of `to` from now on
 
 
+@dataclass(frozen=True)
+class BreakthroughRecord:
+    """One breakthrough: a row of breakthroughs.csv."""
+
+    trial: str  # in which it happened
+    iteration: int  # training iteration that it had reached
+    who: str  # team, or an agent's id
+    level: float  # mean return of the window that rose
+    baseline: float  # mean return of the episodes before
+    deviations: float  # their difference in standard deviations of such a difference; infinite where those are 0
+
+
 class RunFolder:
     """The folder of one run; its attributes are the paths of the files that users rely on."""
 
@@ -63,6 +76,7 @@ class RunFolder:
         self.trials = self.path / "trials.csv"
         self.progress = self.path / "progress.csv"
         self.lineage = self.path / "lineage.csv"
+        self.breakthroughs = self.path / "breakthroughs.csv"
         self.best = self.path / "best"
         self.best_checkpoint = self.best / "checkpoint"
         self.best_config = self.best / "config.yaml"
@@ -174,6 +188,29 @@ class RunFolder:
             for r in records
         ]
         _write_csv(self.lineage, LINEAGE_COLUMNS, rows)
+
+    # -- breakthroughs ----------------------------------------------------------------------------------------------
+
+    def read_breakthroughs(self) -> list[BreakthroughRecord]:
+        """The breakthroughs so far, in order; empty when there was none."""
+        return [
+            BreakthroughRecord(
+                trial=row["trial"],
+                iteration=int(row["iteration"]),
+                who=row["who"],
+                level=float(row["level"]),
+                baseline=float(row["baseline"]),
+                deviations=float(row["deviations"]),
+            )
+            for row in read_csv(self.breakthroughs)
+        ]
+
+    def write_breakthroughs(self, records: Sequence[BreakthroughRecord]) -> None:
+        """Writes breakthroughs.csv: one row a breakthrough; no file where there is none."""
+        if records:
+            _write_csv(self.breakthroughs, BREAKTHROUGH_COLUMNS, map(vars, records))
+        else:
+            self.breakthroughs.unlink(missing_ok=True)
 
     # -- summary ----------------------------------------------------------------------------------------------------
 

@@ -178,6 +178,22 @@ class EvaluationConfig:
 
 
 @dataclass
+class BreakthroughConfig:
+    """What counts as a breakthrough in a return, of the team or of one agent; see marl_tune/breakthroughs.py."""
+
+    window: int  # newest finished episodes, whose mean is judged, at least 2
+    deviations: float  # standard deviations of the difference by which it passes the episodes before, above 0
+    min_episodes: int  # finished episodes, window and those before it together, that a judgement needs; 2 windows
+
+    def __post_init__(self) -> None:
+        at_least("breakthroughs.window", self.window, 2)
+        above("breakthroughs.deviations", self.deviations, 0)
+        if self.min_episodes < 2 * self.window:
+            rule = f"be at least twice breakthroughs.window ({2 * self.window}): a window, and as many before it"
+            raise invalid("breakthroughs.min_episodes", rule, self.min_episodes)
+
+
+@dataclass
 class CheckpointConfig:
     """When a trial is saved."""
 
@@ -267,6 +283,8 @@ class SweepConfig:
     dry_run: bool  # build every part, step once, print the plan, train nothing
     group_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     # not typed by users: group -> option -> composed dataclass, for each option of a group that `space` searches
+    breakthroughs: BreakthroughConfig | None = None  # which rises of a return are events; null, as in runs saved before
+    # there were any: none are looked for
 
     def __post_init__(self) -> None:
         word("name", self.name)

@@ -12,6 +12,7 @@ from typing import Any
 from ray.tune.experiment import Trial as TuneTrial
 
 from marl_tune import convert, overrides, report, solo, tune_run
+from marl_tune.breakthrough_log import BreakthroughNews, BreakthroughsCsv
 from marl_tune.callbacks import LineageCsv, ProgressCsv, SweepCallback, error_line, flat_metrics
 from marl_tune.live import ProgressView, progress_view
 from marl_tune.live_state import Budget
@@ -53,6 +54,8 @@ def _train(sweep: SweepConfig, folder: RunFolder, here: bool) -> _Outcome:
     began = time.monotonic()
     callbacks = make_callbacks(sweep, folder)
     view = next(callback for callback in callbacks if isinstance(callback, ProgressView))
+    if sweep.breakthroughs is not None:
+        callbacks = [*callbacks, BreakthroughNews(callbacks)]
     with view:
         trials, interrupted = (solo if here else tune_run).train(sweep, folder, callbacks)
     return _Outcome(trials, time.monotonic() - began, interrupted)
@@ -63,6 +66,8 @@ def make_callbacks(sweep: SweepConfig, folder: RunFolder) -> list[SweepCallback]
     space = parse(sweep.space) if sweep.search.name != "none" else {}
     keys, search, logger = list(space), sweep.search, sweep.logger
     callbacks: list[SweepCallback] = [ProgressCsv(folder), LineageCsv(folder)]
+    if sweep.breakthroughs is not None:
+        callbacks.append(BreakthroughsCsv(folder))
     if logger.tensorboard:
         from marl_tune.logging_tensorboard import TensorboardCallback
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ray import tune
 from ray.rllib.utils.metrics import (
@@ -18,8 +20,9 @@ from ray.rllib.utils.metrics import (
 )
 
 from marl_tune import checkpoint, convert, lean, overrides
+from marl_tune.breakthroughs import EVENTS, BreakthroughDetector
 from marl_tune.build import algorithm_config
-from marl_tune.env_runner import RETURN_MEAN_AGENT, RETURN_SUM_TEAM
+from marl_tune.env_runner import FINISHED_RETURNS, RETURN_MEAN_AGENT, RETURN_SUM_TEAM
 from marl_tune.evaluation import evaluate_modules
 from marl_tune.schema import SweepConfig
 from marl_tune.train_batch import INTRINSIC_REWARD_MEAN
@@ -42,6 +45,7 @@ class Trial(tune.Trainable):
         self._base = sweep
         self._algorithm: Any = None  # Algorithm
         self._sweep: Any = None  # what the living algorithm was built from, or changed to
+        self._breakthroughs: BreakthroughDetector | None = None  # made with the algorithm
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -66,6 +70,7 @@ class Trial(tune.Trainable):
         torch.set_num_threads(self._wanted.cluster.torch_threads)
         self._algorithm = algorithm_config(self._wanted).build_algo()
         self._sweep, self._fresh = self._wanted, False
+        self._breakthroughs = self._detector()
 
     def _change(self) -> None:
         """Makes the living Algorithm one with the wanted settings, which differ in live keys only."""
@@ -105,6 +110,7 @@ class Trial(tune.Trainable):
             **self._evaluate(),
             "steps_per_s": agent_steps / result["time_this_iter_s"],
             **_returns(sampled),
+            **self._look_for_breakthroughs(sampled),
             "env_runners": _episodes(sampled, learners),
             "learners": learners,
             "seconds": {
@@ -124,15 +130,40 @@ class Trial(tune.Trainable):
         means = {RETURN_MEAN_AGENT: played.mean_agent, RETURN_SUM_TEAM: played.sum_team, **played.metrics}
         return {"evaluation": {name: float(values.mean()) for name, values in means.items()}}
 
+    def _detector(self) -> BreakthroughDetector | None:
+        """One that has heard of no episode; None where nobody asks, or RLlib's runner does not tell of each."""
+        if self._sweep.breakthroughs is None or self._sweep.cluster.rollout == "rllib":
+            return None
+        agents = self._algorithm.env_runner_group.local_env_runner.policy_map.agents
+        return BreakthroughDetector(self._sweep.breakthroughs, agents)
+
+    def _look_for_breakthroughs(self, sampled: dict[str, Any]) -> dict[str, Any]:
+        """What the episodes that ended in this iteration were: runner by runner, each one's in their order."""
+        finished = sampled.pop(FINISHED_RETURNS, [])
+        if self._breakthroughs is None:
+            return {}
+        of_runners = [finished] if isinstance(finished, tuple) else finished  # RLlib takes a lone item out of its list
+        returns = [of_runner for _, of_runner in sorted(of_runners, key=itemgetter(0))]
+        events = self._breakthroughs.add(np.concatenate(returns)) if returns else []
+        told = {EVENTS: [dataclasses.asdict(event) for event in events]} if events else {}
+        return self._breakthroughs.metrics() | told
+
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Writes weights, optimizer moments and counters; see `marl_tune.checkpoint`."""
         if self._fresh:
             self._build()
-        counters = {"trial": self.trial_id, "env_steps": self._env_steps, "agent_steps": self._agent_steps}
+        counters: dict[str, Any] = {"trial": self.trial_id}
+        counters |= {"env_steps": self._env_steps, "agent_steps": self._agent_steps}
+        if self._breakthroughs is not None:
+            counters["breakthroughs"] = self._breakthroughs.get_state()
         checkpoint.save(Path(checkpoint_dir), self._sweep, self._algorithm, counters)
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
-        """Takes over weights, moments and counters; every setting stays this trial's own."""
+        """Takes over weights, moments and counters; every setting stays this trial's own.
+
+        A copy of another trial goes on with the donor's breakthroughs, their count and their baselines, as it does with
+        its steps and its iteration: what it did before belongs to a policy that is gone.
+        """
         if self._fresh:
             if self._sweep is not None and only_live_changes(self._sweep, self._wanted):
                 self._change()
@@ -140,6 +171,9 @@ class Trial(tune.Trainable):
                 self._build()
         counters = checkpoint.load(Path(checkpoint_dir), self._algorithm, self.trial_id)
         self._env_steps, self._agent_steps = counters["env_steps"], counters["agent_steps"]
+        self._breakthroughs = self._detector()
+        if self._breakthroughs is not None and "breakthroughs" in counters:
+            self._breakthroughs.set_state(counters["breakthroughs"])
 
 
 def only_live_changes(old: SweepConfig, new: SweepConfig) -> bool:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
 OPTIONS = [(group, name) for group in GROUPS for name in options(group)]
 # What users' scripts rely on.
-SECTIONS = {"evaluation", "checkpoint", "stop", "selection"}
+SECTIONS = {"evaluation", "breakthroughs", "checkpoint", "stop", "selection"}
 PARTS = {"env", "module", "sharing", "algorithm", "search", "logger", "cluster"}
 TOP_LEVEL = {"name", "seed", "space", "results_dir", "resume", "dry_run"} | SECTIONS | PARTS
 

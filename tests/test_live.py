@@ -199,6 +199,24 @@ def test_plain_lines_tell_of_every_event_and_of_progress_now_and_then():
     assert "\x1b" not in view.console.file.getvalue()
 
 
+@pytest.mark.parametrize("kind", [LiveView, PlainView])
+def test_breakthroughs_of_an_iteration_are_one_line(kind):
+    view, _ = view_of(kind, force_terminal=kind is LiveView)
+    trial, lines = trial_of(1, iteration=40), []
+    view.show = lambda line, important: lines.append(line)
+    for who, baseline in (("ant_3", 1.0), ("team", 12.3), ("ant_5", 1.5)):
+        view.on_breakthrough(trial.trial_id, 40, who, level=18.94, baseline=baseline, deviation=0.5)
+    assert lines == []
+    view.on_step_end(iteration=1, trials=[trial])
+    view.on_breakthrough(trial.trial_id, 55, "ant_5", level=3.25, baseline=2.0, deviation=0.1)
+    view.on_experiment_end(trials=[trial])
+    assert [line.partition("  ")[2] for line in lines] == [
+        "team return 12.3 → 18.94 at iteration 40, 2 more returns with it",
+        "ant_5 return 2 → 3.25 at iteration 55",
+    ]
+    assert lines[0].startswith("breakthrough 00001" if kind is LiveView else "breakthrough 3f2a1_00001")
+
+
 def test_the_table_is_drawn_at_most_four_times_a_second():
     view, clock = view_of(LiveView, force_terminal=True)
     drawings = []
