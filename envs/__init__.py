@@ -18,6 +18,7 @@ ENVS: dict[str, str] = {
     "mpe/simple_adversary": "envs.mpe.simple_adversary:SimpleAdversary",
     "mpe/simple_tag": "envs.mpe.simple_tag:SimpleTag",
     "pettingzoo": "envs.pettingzoo:Pettingzoo",
+    "vmas": "envs.vmas:Vmas",
     "pricing": "envs.pricing:Pricing",
 }
 # stem -> class, imported on first use; the class attribute `Config` is its config dataclass
