@@ -1,7 +1,6 @@
 """Any scenario of VMAS, the Vectorized Multi-Agent Simulator, as a `World`: B copies in one batch of torch tensors."""
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,6 @@ from envs.trees import tree_map
 from envs.vmas_draws import draws_from
 from envs.vmas_render import draw
 from envs.vmas_scenario import make_env, to_gymnasium
-from envs.vmas_state import StateOf
 from envs.world import AgentGroup, Observations, Step, World, resolve_reset
 
 LANES = 64  # torch rounds differently where a batch is no multiple of its vector instructions' width: it always is one
@@ -90,6 +88,8 @@ class Vmas(World):
     Config = VmasConfig
 
     def __init__(self, config: VmasConfig, num_envs: int = 1):
+        from envs.vmas_state import StateOf  # imports torch, which the settings are read without
+
         self.config, self.num_envs = config, num_envs
         settings = {"max_steps": config.max_steps, "continuous_actions": config.continuous_actions}
         self._lanes = -(-num_envs // LANES) * LANES  # copies of VMAS's; those from B on do nothing
@@ -121,7 +121,9 @@ class Vmas(World):
 
     def step(self, actions: dict[str, np.ndarray]) -> Step:
         """See `World.step`. Raises ValueError for actions of the wrong shape."""
-        torch, acts = sys.modules["torch"], [None] * len(self._env.agents)
+        import torch  # only here: the settings are read without it
+
+        acts: list[Any] = [None] * len(self._env.agents)
         for group, places in self._members:
             given = _checked(group, actions[group.name], self.num_envs)
             padded = np.zeros((self._lanes, *given.shape[1:]), given.dtype)
@@ -144,8 +146,8 @@ class Vmas(World):
         """Tensors (lanes, ...) per agent, or dicts of such -> group -> (B, N, ...) float32, in memory of their own."""
 
         def stack(*tensors: Any) -> np.ndarray:
-            rows = [tensor[: self.num_envs] for tensor in tensors]
-            return sys.modules["torch"].stack(rows, dim=1).float().detach().cpu().numpy()
+            rows = [tensor[: self.num_envs].float().detach().cpu().numpy() for tensor in tensors]
+            return np.stack(rows, axis=1)
 
         return {g.name: tree_map(stack, *(per_agent[place] for place in places)) for g, places in self._members}
 

@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import random
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,7 +21,9 @@ def draws_from(rng: np.random.Generator, device: str) -> Iterator[None]:
         rng: gives the seed.
         device: where VMAS simulates, and draws.
     """
-    torch, seed = sys.modules["torch"], int(rng.integers(SEEDS))
+    import torch  # only here: the settings of the world are read without it
+
+    seed = int(rng.integers(SEEDS))
     kept = importlib.import_module("vmas.simulator.environment").Environment.vmas_random_state
     kept[:] = (
         torch.Generator().manual_seed(seed).get_state(),

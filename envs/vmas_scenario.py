@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import io
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from types import ModuleType
@@ -25,7 +24,7 @@ UNUSED = "Scenario kwargs"  # how VMAS's warning about arguments that a scenario
 
 
 def import_vmas() -> ModuleType:
-    """The library. Whoever has it has torch, as `sys.modules["torch"]`.
+    """The library.
 
     Raises:
         ValueError: if it is not installed.
@@ -72,8 +71,10 @@ def make_env(scenario: str, kwargs: Mapping[str, Any], num_envs: int, device: st
         near = difflib.get_close_matches(scenario, known, n=3)
         cure = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"
         raise ValueError(f"env.scenario must name a scenario of VMAS, got {scenario!r}: {cure}")
+    import torch  # only here: the settings of the world are read without it
+
     try:
-        sys.modules["torch"].zeros(1, device=device)
+        torch.zeros(1, device=device)
     except Exception as error:
         raise ValueError(f"env.device must be one that torch can use here, got {device!r}: {_said(error)}") from error
     try:

@@ -7,13 +7,13 @@ else by its value. Tensors that share memory do so again afterwards.
 """
 
 import io
-import sys
 import types
 from collections import deque
 from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from envs.world import StateUnavailable
 
@@ -59,7 +59,7 @@ class StateOf:
         """
         buffer, held = io.BytesIO(), [self._saved(_content(thing)) for thing in self._objects]
         try:
-            sys.modules["torch"].save((self._env.steps, held), buffer)
+            torch.save((self._env.steps, held), buffer)
         except Exception as error:  # whatever a class that is not to be found, a lambda or a __reduce__ raises
             raise StateUnavailable(f"{type(error).__name__}: {error}") from error
         return buffer.getvalue()
@@ -70,7 +70,7 @@ class StateOf:
         Raises:
             ValueError: if that one was made otherwise; nothing has been changed then.
         """
-        steps, held = sys.modules["torch"].load(io.BytesIO(state), map_location=self._env.device, weights_only=False)
+        steps, held = torch.load(io.BytesIO(state), map_location=self._env.device, weights_only=False)
         if len(held) != len(self._objects) or steps.shape != self._env.steps.shape:
             raise ValueError(f"state of another world: {len(held)} objects, here {len(self._objects)}")
         self._env.steps = steps
@@ -88,7 +88,7 @@ class StateOf:
 
 def _is_object(thing: Any) -> bool:
     """Whether it is more than a value: a container that can change, an instance with attributes, or code."""
-    if isinstance(thing, np.ndarray | np.generic | Enum | sys.modules["torch"].Tensor):
+    if isinstance(thing, np.ndarray | np.generic | Enum | torch.Tensor):
         return False
     return isinstance(thing, MUTABLE + CODE) or hasattr(thing, "__dict__")
 
