@@ -9,7 +9,6 @@ import pytest
 
 import envs
 import modules
-from marl_tune.groups import GROUPS, options
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("marl_tune", "envs", "modules")
@@ -55,13 +54,6 @@ def test_schemas_need_neither_torch_nor_ray():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("group", GROUPS)
-def test_every_option_has_its_yaml_and_every_yaml_its_option(group):
-    folder = ROOT / "conf" / group
-    found = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")}
-    assert found == set(options(group))
 
 
 @pytest.mark.parametrize(("registry", "package"), [(envs.ENVS, "envs"), (modules.MODULES, "modules")])

@@ -50,8 +50,16 @@ def runs(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_files_are_the_registered_options(group):
-    assert stems(CONF / group) == sorted(options(group))
+def test_files_are_the_registered_options_and_presets_of_them(group):
+    """A preset has no name of its own: it is another option with other values."""
+    sources = {stem: yaml.safe_load((CONF / group / f"{stem}.yaml").read_text()) for stem in stems(CONF / group)}
+    assert [stem for stem, source in sources.items() if "name" in source] == sorted(options(group))
+    bases = [f"/{group}/{name}@_here_" for name in options(group)]
+    for stem, source in sources.items():
+        if "name" not in source:
+            base, own = source["defaults"]
+            assert base in bases, stem
+            assert own == "_self_", stem
 
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
