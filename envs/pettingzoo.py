@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,8 @@ import gymnasium as gym
 import numpy as np
 
 from envs import snapshots
-from envs.pettingzoo_id import make_env
+from envs.pettingzoo_id import make_env, silenced
+from envs.pettingzoo_preprocessing import PreprocessConfig, preprocessed
 from envs.teams import ChangingTeam, FixedTeam, Team, TurnTeam
 from envs.world import STAYS, AgentGroup, Observations, Step, World, resolve_reset
 
@@ -34,6 +35,8 @@ class PettingzooConfig:
     fixed_team: bool | None = field(metadata={"structural": True})
     # whether all agents of a parallel world act in all steps and end together, which is faster, and an error where it
     # does not hold; null: those of PettingZoo's own worlds that are known to
+    preprocess: PreprocessConfig = field(metadata={"structural": True})
+    # what is done to observations, actions and rewards: see envs/pettingzoo_preprocessing.py
     workers: int = field(metadata={"structural": True})
     # processes that share the copies out among them, the trial's own included, >= 0; 0 and 1: its own alone
 
@@ -43,6 +46,8 @@ class PettingzooConfig:
             raise ValueError(f"env.id must be {rule}, got {self.id!r}")
         if self.workers < 0:
             raise ValueError(f"env.workers must be at least 0, got {self.workers}")
+        if isinstance(self.preprocess, Mapping):
+            self.preprocess = PreprocessConfig(**self.preprocess)
 
 
 class Pettingzoo(World):
@@ -57,7 +62,8 @@ class Pettingzoo(World):
         Discrete, MultiDiscrete or Box, in terms of the agent's own space.
 
     Observations:
-        A Box, or a Dict of Boxes and MultiBinaries, of the space's own type: pixels stay uint8.
+        A Box, or a Dict of Boxes and MultiBinaries, of the space's own type: pixels stay uint8. They, actions and
+        rewards are changed where `config.preprocess` says so.
 
     Rewards:
         The world's own.
@@ -77,7 +83,7 @@ class Pettingzoo(World):
 
     Raises:
         ValueError: if there is no such world here, it does not take its arguments, or its spaces are not among those
-            above.
+            above or do not suit `config.preprocess`.
 
     Source:
         Terry et al.: PettingZoo (2021), https://arxiv.org/abs/2009.14471.
@@ -164,7 +170,8 @@ class Pettingzoo(World):
 
     def render(self, copy: int = 0) -> np.ndarray:
         """The world's own picture, `(height, width, 3)` uint8. Raises RuntimeError for a world that draws none."""
-        picture = self._teams[copy].env.render()
+        with silenced():
+            picture = self._teams[copy].env.render()
         if not isinstance(picture, np.ndarray) or picture.ndim != 3:
             raise RuntimeError(f"env.id={self.config.id} draws no picture: its render() returned {type(picture)}")
         return picture
@@ -188,6 +195,7 @@ class Pettingzoo(World):
 
 def _make_team(config: PettingzooConfig) -> Team:
     env, turns = make_env(config.id, config.kwargs)
+    env = preprocessed(env, turns, config.preprocess, config.id)
     if turns:
         return TurnTeam(env, config.id)
     fixed = config.id.startswith(FIXED_TEAMS) if config.fixed_team is None else config.fixed_team

@@ -13,17 +13,22 @@ import os
 import pkgutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-EXTRA = ("Box2D", "chess", "pygame", "pymunk", "rlcard")
-# modules that PettingZoo's worlds need; pip install "marl-tune[envs]" brings them
+EXTRA = ("Box2D", "chess", "pygame", "pymunk", "rlcard", "supersuit")
+# modules that PettingZoo's worlds and their preprocessing need; pip install "marl-tune[envs]" brings them
 SILENT = {
     "SDL_VIDEODRIVER": "dummy",  # pictures are drawn in memory: no window, and no screen needed
     "SDL_AUDIODRIVER": "dummy",  # no complaints on stderr about a missing sound card
     "SDL_NO_SIGNAL_HANDLERS": "1",  # without it a process that has started pygame survives SIGTERM
 }  # environment variables that pygame reads when it starts; those that are set stay
+NOISE = (
+    (UserWarning, "The system font '.*' couldn't be found"),  # pursuit's, which is drawn in another one
+    (UserWarning, ".*precision lowered by casting to float32"),  # texas_holdem_no_limit's bounds
+)  # kinds and beginnings of warnings of PettingZoo's own worlds that nobody here can act upon
 
 
 def import_world(world_id: str) -> ModuleType:
@@ -39,7 +44,8 @@ def import_world(world_id: str) -> ModuleType:
         sys.path.append(os.getcwd())  # as `python -m` has it, for whoever came in by another way
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # pettingzoo.mpe and its worlds: each says it will move
+            # pettingzoo.mpe and its worlds say that they will move, Box2D's classes that they know no module of theirs
+            warnings.simplefilter("ignore", DeprecationWarning)
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
@@ -65,8 +71,10 @@ def make_env(world_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, bool]:
     make = getattr(module, "parallel_env", None) or getattr(module, "env", None)
     if make is None:
         raise ValueError(f"env.id must name a module with parallel_env(**kwargs) or env(**kwargs), got {world_id!r}")
+    _check_physics(world_id)
     try:
-        env = _call(make, dict(kwargs))
+        with silenced():
+            env = _call(make, dict(kwargs))
     except ModuleNotFoundError as error:
         raise _package_missing(world_id, error.name or str(error)) from error
     except Exception as error:
@@ -77,6 +85,15 @@ def make_env(world_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, bool]:
     from envs.pettingzoo_cycle import without_checks  # imports pettingzoo
 
     return without_checks(env), not hasattr(module, "parallel_env")
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Keeps back what is known to be `NOISE`."""
+    with warnings.catch_warnings():
+        for kind, message in NOISE:
+            warnings.filterwarnings("ignore", message, kind)
+        yield
 
 
 def _call(make: Any, kwargs: dict[str, Any]) -> Any:
@@ -93,6 +110,13 @@ def _package_missing(world_id: str, missing: str) -> ValueError:
     package = missing.partition(".")[0]
     cure = ': pip install "marl-tune[envs]"' if package in EXTRA else ""
     return ValueError(f"env.id={world_id} needs the package {package!r}, which is not installed{cure}")
+
+
+def _check_physics(world_id: str) -> None:
+    """Raises ValueError for waterworld beside a pymunk without the method that it calls at its first reset."""
+    pymunk: Any = sys.modules.get("pymunk")
+    if world_id.startswith("sisl/waterworld") and pymunk and not hasattr(pymunk.Space, "add_collision_handler"):
+        raise ValueError(f'env.id={world_id} needs pymunk below 7, got {pymunk.version}: pip install "pymunk<7"')
 
 
 def _not_found(world_id: str, missing: str) -> str:

@@ -6,6 +6,11 @@ from marl_tune.schema import SweepConfig
 from marl_tune.schema_search import AshaConfig
 
 
+def fragment_steps(train_batch_size: int, copies: int, agents: int) -> int:
+    """Steps of each copy in one iteration: together at least a batch where so many agents of a copy act in each."""
+    return math.ceil(train_batch_size / (copies * agents))
+
+
 def max_iterations(sweep: SweepConfig) -> int | None:
     """The most iterations that `stop` gives a trial, by stop.iterations and stop.agent_steps; None: no such bound."""
     bounds = []

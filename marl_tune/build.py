@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 import envs
 import modules
 from envs.world import DirectionTokens, World, agents_per_step
+from marl_tune.budget import fragment_steps
 from marl_tune.env_runner import BatchedEnvRunner
 from marl_tune.learner import COMPILE, MODULE_SETTINGS, OPTIMIZER, PRECISION, MarlPPOLearner
 from marl_tune.policy_map import PolicyMap
@@ -71,7 +72,7 @@ def fragment_length(sweep: SweepConfig, num_agents: int) -> int:
     """Steps of each copy in one iteration: together at least `algorithm.train_batch_size` agent-steps where
     `num_agents` agents of a copy act in each step."""
     copies = sweep.cluster.num_envs_per_env_runner * max(1, sweep.cluster.num_env_runners)
-    return math.ceil(sweep.algorithm.train_batch_size / (copies * num_agents))
+    return fragment_steps(sweep.algorithm.train_batch_size, copies, num_agents)
 
 
 def algorithm_config(sweep: SweepConfig) -> PPOConfig:

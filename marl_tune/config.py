@@ -111,15 +111,15 @@ def _with_group_options(sweep: SweepConfig) -> SweepConfig:
 
 def _compose_option(group: str, name: str) -> Any:
     """The group's option `name` as this job's words compose it; words about keys that it does not have are left out."""
-    fields = field_types(groups.schema(group, name))
-    words = []
+    config_name = HydraConfig.get().job.config_name
+    bare = getattr(to_sweep(hydra.compose(config_name, [f"{group}={name}"])), group)
+    fields, words = field_types(type(bare)), []
     for word in HydraConfig.get().overrides.task:
         key = word.partition("=")[0].lstrip("+~")
         section, _, field = key.partition(".")
         if key == group or (section == group and field.partition(".")[0] not in fields):
             continue
         words.append(word)
-    config_name = HydraConfig.get().job.config_name
     return getattr(to_sweep(hydra.compose(config_name, [*words, f"{group}={name}"])), group)
 
 

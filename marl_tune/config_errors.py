@@ -12,6 +12,7 @@ from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, Omega
 
 from marl_tune.errors import ConfigError, unknown
 from marl_tune.groups import GROUPS, options
+from marl_tune.help import described
 
 RULES = {
     "Float": "be a number",
@@ -51,8 +52,8 @@ def _missing_config(error: MissingConfigException) -> ConfigError:
     listed = re.search(r"Available options in '[^']*':\n((?:\t.+\n?)+?)(?=Config search path|\Z)", text)
     if listed is None:
         return ConfigError(text.splitlines()[0])
-    registered = options(group) if group in GROUPS else []  # Hydra does not list those in folders
-    return unknown(group, option, {*listed[1].split(), *registered})
+    in_folders = described(group) if group in GROUPS else []  # Hydra lists those of one folder only
+    return unknown(group, option, {*listed[1].split(), *in_folders})
 
 
 def _unreadable(error: OverrideParseException) -> ConfigError:

@@ -112,13 +112,14 @@ def play(world: World, player: Player, seeds: Sequence[int]) -> Evaluation:
         lengths += running
         for name, rewards in step.rewards.items():
             totals[name][running] += rewards[running]
-        ended = np.flatnonzero(running & (step.terminated | step.truncated))
+        done = np.flatnonzero(step.terminated | step.truncated)
+        ended = done[running[done]]
         if len(ended):
             for name, values in world.episode_metrics(ended).items():
                 metrics.setdefault(name, np.full(copies, np.nan))[ended] = values
             running[ended] = False
-            if running.any():  # a copy that is done must not be stepped: it begins an episode that nobody counts
-                observations = world.reset(copies=ended)
+        if len(done) and running.any():  # a copy that is done must not be stepped: it begins an episode not counted
+            observations = world.reset(copies=done)
     returns = {agent: totals[g.name][:, i] for g in world.groups for i, agent in enumerate(g.agents)}
     whole = {name: values for name, values in metrics.items() if not np.isnan(values).any()}  # of every episode
     return Evaluation(list(seeds), returns, lengths, whole)

@@ -6,7 +6,7 @@ from typing import Any
 
 import envs
 from envs.world import agents_per_step
-from marl_tune.budget import asha_max_t, max_iterations
+from marl_tune.budget import asha_max_t, fragment_steps, max_iterations
 from marl_tune.errors import ConfigError, invalid
 from marl_tune.resources import check_cluster, machine_resources
 from marl_tune.roles import role_modules
@@ -36,7 +36,7 @@ def check_trial(sweep: SweepConfig) -> None:
         rule = f"be at most algorithm.train_batch_size a learner ({per_learner})"
         raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
     copies = cluster.num_envs_per_env_runner * max(cluster.num_env_runners, 1)
-    agents = _agents(sweep.env)
+    agents, takes_turns = _agents(sweep.env)
     a_step = copies * agents
     if algorithm.train_batch_size < a_step:
         rule = (
@@ -44,6 +44,10 @@ def check_trial(sweep: SweepConfig) -> None:
             f"cluster.num_env_runners x {agents} agents)"
         )
         raise invalid("algorithm.train_batch_size", rule, algorithm.train_batch_size)
+    world_steps = copies * fragment_steps(algorithm.train_batch_size, copies, agents) // max(cluster.num_learners, 1)
+    if takes_turns and algorithm.minibatch_size > world_steps:
+        rule = f"be at most {world_steps}, the steps of the world a learner: RLlib counts these where agents may die"
+        raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
     if getattr(sweep.env, "workers", 0) > cluster.num_envs_per_env_runner:
         rule = f"be at most cluster.num_envs_per_env_runner ({cluster.num_envs_per_env_runner})"
         raise invalid("env.workers", rule, sweep.env.workers)
@@ -56,20 +60,23 @@ def check_trial(sweep: SweepConfig) -> None:
         raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
 
 
-def _agents(env: Any) -> int:
-    """Agents of one copy that act in a step; asked of the world itself where its settings do not say."""
+def _agents(env: Any) -> tuple[int, bool]:
+    """Agents of one copy that act in a step, and whether they take turns, die or join; asked of the world itself where
+    its settings do not say."""
     if hasattr(env, "n_agents"):
-        return env.n_agents
+        return env.n_agents, False
     if repr(env) not in _KNOWN_AGENTS:
         try:
             with envs.make_world(env) as world:
-                _KNOWN_AGENTS[repr(env)] = agents_per_step(world)
+                _KNOWN_AGENTS[repr(env)] = agents_per_step(world), world.acting is not None
         except ValueError as error:
             raise ConfigError(str(error)) from error
     return _KNOWN_AGENTS[repr(env)]
 
 
-_KNOWN_AGENTS: dict[str, int] = {}  # settings -> agents: a search asks again for each of its corners
+_KNOWN_AGENTS: dict[
+    str, tuple[int, bool]
+] = {}  # settings -> what `_agents` says: a search asks again for each of its corners
 
 
 def check_search(sweep: SweepConfig) -> None:

@@ -14,9 +14,11 @@ from envs.contract import ContractError, check_world
 from envs.pettingzoo import Pettingzoo
 from envs.world import agents_per_step
 from marl_tune.build import algorithm_config, build_policy_map, build_world, module_specs
+from marl_tune.errors import ConfigError
 from marl_tune.fragment import SEQUENCE_STATES
 from marl_tune.policy import Policies
 from marl_tune.turn_rollout import TurnRollout
+from marl_tune.validate import check_trial
 
 PROBES = "pettingzoo_probes"
 WORLDS = [
@@ -257,3 +259,13 @@ def test_rllibs_runner_plays_them_too(tiny, world_id, probe):
         lasts = [e for e in episode.agent_episodes.values() if len(e)]
         assert all(e.is_done for e in lasts)
     runner.stop()
+
+
+def test_a_minibatch_is_refused_that_the_steps_of_such_a_world_do_not_fill(tiny):
+    batch = ["algorithm.train_batch_size=60", "algorithm.minibatch_size=30", "cluster.num_envs_per_env_runner=2"]
+    sweep = dataclasses.replace(tiny(*batch), env=config(PROBES, "mortals"))
+    with pytest.raises(
+        ConfigError, match=r"algorithm\.minibatch_size must be at most 20, the steps of the world.*got 30"
+    ):
+        check_trial(sweep)
+    check_trial(dataclasses.replace(sweep, env=config(PROBES, "walkers", fixed_team=True)))
