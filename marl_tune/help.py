@@ -22,7 +22,8 @@ Hyper-parameter sweeps in multi-agent reinforcement learning. Choose an option o
   python -m marl_tune +experiment=ant_colony dry_run=true          build and step all parts once, print the plan
   python -m marl_tune +experiment=ant_colony --cfg job             print every setting"""
 
-TAIL = """Keys of no group: name seed space evaluation breakthroughs checkpoint stop selection results_dir resume dry_run
+TAIL = """Keys of no group:
+  name seed space evaluation breakthroughs checkpoint stop selection results_dir resume dry_run
 Meaning, unit and range of every key: marl_tune/schema.py, envs/, modules/schemas.py
 Exit codes: 0 all trials finished; 1 a trial failed; 2 a setting is wrong; 130 interrupted
 More flags (completion of a shell, search path): --hydra-help"""
