@@ -66,7 +66,11 @@ class TestSearches:
             ),
             (["search=optuna", "search.num_samples=3", "search.n_startup_trials=1", OF_SIZES], 3),
             (["search=asha", "search.num_samples=3", "search.grace_period=1"], 3),
-            (["search=pb2", "search.num_samples=2", "search.perturbation_interval=1", "stop.iterations=3"], 2),
+            pytest.param(
+                ["search=pb2", "search.num_samples=2", "search.perturbation_interval=1", "stop.iterations=3"],
+                2,
+                marks=pytest.mark.slow,
+            ),
             (["search=random", "sharing=independent", "+space.module.choice=[mlp,gru]", "search.num_samples=2"], 2),
         ],
         ids=lambda v: v[0] if isinstance(v, list) else str(v),
@@ -194,6 +198,7 @@ def test_evaluate_refuses_a_folder_without_a_policy(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_multirun_is_two_runs_and_the_same_seed_is_the_same_run(tmp_path):
     words = ["-m", "+experiment=debug", "search=random", "seed=7,7", "cluster.num_cpus=1", "results_dir=out"]
     done = subprocess.run(command(*words), cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT, timeout=200)

@@ -157,6 +157,7 @@ def begun(words: list[str], home: Path, past: int) -> tuple[subprocess.Popen, Pa
     raise AssertionError(process.communicate()[1])
 
 
+@pytest.mark.slow
 def test_interrupted_resumed_killed_resumed_has_every_iteration_once(tmp_path):
     words = ["+experiment=debug", *ALONE, "stop.iterations=120", "checkpoint.frequency=10", "results_dir=out"]
     process, folder = begun(words, tmp_path, past=10)
