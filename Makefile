@@ -9,9 +9,9 @@ READY := $(VENV)/.ready
 run: $(READY)
 	$(BIN)/python -m marl_tune +experiment=ant_colony
 
-# Two processes: the files with tests that need Ray in one, which starts it once, the others in the other.
+# Two processes; a file stays whole, for what its tests have in common, and each process starts Ray once at the most.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --timeout 3600

@@ -11,15 +11,6 @@ from marl_tune.config import compose
 from marl_tune.schema import SweepConfig
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items):
-    """Where several processes share the tests out (`-n 2 --dist loadgroup`), a file stays whole for what its tests have
-    in common, and the files that need Ray stay together: it is started once."""
-    needs_ray = {item.path for item in items if "ray_session" in item.fixturenames}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path in needs_ray else item.path.stem))
-
-
 @pytest.fixture
 def tiny(tmp_path):
     """Composes the debug experiment with further words: `tiny("module=gru", "seed=3")`; results go to tmp_path."""
