@@ -105,6 +105,7 @@ class TestSearches:
             assert json.loads(exploit["old"]).keys() == json.loads(exploit["new"]).keys() == {"algorithm.lr"}
             assert 1e-4 <= json.loads(exploit["new"])["algorithm.lr"] <= 1e-2
 
+    @pytest.mark.slow
     def test_pbt_keeps_the_checkpoint_that_a_clone_still_needs(self, tiny):
         words = ["search=pbt", "search.num_samples=4", "search.perturbation_interval=2", "stop.iterations=20"]
         folder = finished(tiny(*words, "checkpoint.frequency=1", "checkpoint.num_to_keep=1", "cluster.max_failures=0"))

@@ -206,6 +206,7 @@ class TestBesideTune:
         first, second = (summary_of(folder)["best"]["evaluation"] for folder in (here, tune))
         assert first == second
 
+    @pytest.mark.slow
     def test_random_search_uses_no_more_processes_than_run_at_once(self, tiny, hooked):
         hook = hooked(Hook())
         ran(tiny("search=random", "search.num_samples=4", "stop.iterations=2", "search.max_concurrent=null"))
