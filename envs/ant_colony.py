@@ -9,8 +9,8 @@ import numpy as np
 
 from envs import default_config
 from envs.ant_colony_render import draw_colony
-from envs.array_state import restore_state, save_state
-from envs.world import AgentGroup, DirectionTokens, Observations, Step, World, resolve_reset
+from envs.array_world import ArrayWorld
+from envs.world import AgentGroup, DirectionTokens, Observations, Step
 
 if TYPE_CHECKING:
     from envs.parallel import WorldParallelEnv
@@ -66,7 +66,7 @@ class AntColonyConfig:
             raise ValueError(f"env.pheromone_decay must be in [0, 1], got {self.pheromone_decay}")
 
 
-class AntColony(World):
+class AntColony(ArrayWorld):
     """A colony of ants on a grid, B copies at once.
 
     Description:
@@ -188,10 +188,7 @@ class AntColony(World):
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
         """See `World.reset`."""
         pheromone, pieces = (grid.reshape(self.num_envs, -1) for grid in (self._pheromone, self._pieces))
-        for copy, seed in resolve_reset(self.num_envs, seeds, copies):
-            if seed is not None:
-                self._rngs[copy] = np.random.default_rng(seed)
-            rng = self._rngs[copy]
+        for copy, rng in self._restarted(seeds, copies):
             self._cell[copy] = rng.choice(self._start_cells, self.config.n_agents)
             food = rng.choice(self._food_cells, self.config.n_food_sources, replace=False)
             pheromone[copy], pieces[copy] = 0.0, 0
@@ -289,7 +286,6 @@ class AntColony(World):
         )
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that change in the course of an episode, by name."""
         return {
             "pheromone": self._pheromone,
             "pieces": self._pieces,
@@ -302,14 +298,6 @@ class AntColony(World):
             "delivered": self._delivered,
             "episode_steps": self.episode_steps,
         }
-
-    def get_state(self) -> dict[str, Any]:
-        """See `World.get_state`."""
-        return save_state(self._arrays(), self._rngs)
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """See `World.set_state`. Raises ValueError for the state of a world of another size."""
-        restore_state(state, self._arrays(), self._rngs)
 
 
 def parallel_env(**settings: Any) -> "WorldParallelEnv":

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from envs.array_state import restore_state, save_state
+from envs.array_world import ArrayWorld
 from envs.bio_grid_render import draw_grid
-from envs.world import AgentGroup, DirectionTokens, Observations, Step, World, resolve_reset
+from envs.world import AgentGroup, DirectionTokens, Observations, Step
 
 GROUP = "agents"
 MOVES = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))  # of actions 0..5
@@ -81,7 +80,7 @@ class BioGridConfig:
             raise ValueError(f"env.pheromone_diffusion must be in [0, 1/6], got {self.pheromone_diffusion}")
 
 
-class BioGrid(World):
+class BioGrid(ArrayWorld):
     """Agents in a 3-D grid that gather resources in teams, B copies at once.
 
     Description:
@@ -205,10 +204,7 @@ class BioGrid(World):
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
         """See `World.reset`."""
         pheromone = self._pheromone.reshape(self.num_envs, -1)
-        for copy, seed in resolve_reset(self.num_envs, seeds, copies):
-            if seed is not None:
-                self._rngs[copy] = np.random.default_rng(seed)
-            rng = self._rngs[copy]
+        for copy, rng in self._restarted(seeds, copies):
             self._cell[copy] = rng.integers(self._num_cells, size=self.config.n_agents)
             nodes = rng.choice(self._node_cells, self.config.n_nodes, replace=False)
             self._nodes[copy], self._amount[copy] = nodes + self._first[copy], self.config.node_amount
@@ -329,7 +325,6 @@ class BioGrid(World):
         )
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that change in the course of an episode, by name."""
         return {
             "pheromone": self._pheromone,
             "nodes": self._nodes,
@@ -342,11 +337,3 @@ class BioGrid(World):
             "drainers": self._drainers,
             "episode_steps": self.episode_steps,
         }
-
-    def get_state(self) -> dict[str, Any]:
-        """See `World.get_state`."""
-        return save_state(self._arrays(), self._rngs)
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """See `World.set_state`. Raises ValueError for the state of a world of another size."""
-        restore_state(state, self._arrays(), self._rngs)

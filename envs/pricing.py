@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from envs.array_state import restore_state, save_state
+from envs.array_world import ArrayWorld
 from envs.pricing_equilibrium import MARKET_SIZE, collusion_index, equilibrium
 from envs.pricing_render import draw_market
-from envs.world import AgentGroup, Observations, Step, World, resolve_reset
+from envs.world import AgentGroup, Observations, Step
 
 GROUP = "stores"
 INVENTORY_UNIT = 100.0  # units of goods that an observed inventory of 1 stands for
@@ -70,7 +69,7 @@ class PricingConfig:
             )
 
 
-class Pricing(World):
+class Pricing(ArrayWorld):
     """A market of N stores, B copies at once.
 
     Description:
@@ -152,10 +151,7 @@ class Pricing(World):
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
         """See `World.reset`."""
         config, count = self.config, self.config.n_agents
-        for copy, seed in resolve_reset(self.num_envs, seeds, copies):
-            if seed is not None:
-                self._rngs[copy] = np.random.default_rng(seed)
-            rng = self._rngs[copy]
+        for copy, rng in self._restarted(seeds, copies):
             for drawn, (low, high) in (
                 (self._d, config.demand_range),
                 (self._inventory, config.inventory_range),
@@ -241,7 +237,6 @@ class Pricing(World):
         )
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that change in the course of an episode, by name."""
         return {
             "inventory": self._inventory,
             "d": self._d,
@@ -251,11 +246,3 @@ class Pricing(World):
             "totals": self._totals,
             "episode_steps": self.episode_steps,
         }
-
-    def get_state(self) -> dict[str, Any]:
-        """See `World.get_state`."""
-        return save_state(self._arrays(), self._rngs)
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """See `World.set_state`. Raises ValueError for the state of a world of another size."""
-        restore_state(state, self._arrays(), self._rngs)

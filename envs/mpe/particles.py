@@ -13,9 +13,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.array_state import restore_state, save_state
+from envs.array_world import ArrayWorld
 from envs.mpe.particles_render import draw_particles
-from envs.world import AgentGroup, Observations, Step, World, resolve_reset
+from envs.world import AgentGroup, Observations, Step
 
 STEP_TIME = 0.1  # seconds that a step takes
 DAMPING = 0.25  # share of its velocity that an entity loses in a step
@@ -69,7 +69,7 @@ class Bodies:
     # of an agent
 
 
-class ParticleWorld(World):
+class ParticleWorld(ArrayWorld):
     """Agents and landmarks on a plane without borders, B copies at once. Every entity has mass 1; landmarks stay put.
 
     Inside, the copies are the last axis of every array: NumPy's inner loops then run over the copies, and sums over
@@ -173,12 +173,10 @@ class ParticleWorld(World):
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
         """See `World.reset`. A seed starts the episode that PettingZoo starts with it."""
-        chosen = resolve_reset(self.num_envs, seeds, copies)
-        for copy, seed in chosen:
-            if seed is not None:
-                self._rngs[copy] = np.random.default_rng(seed)
-            self._place(copy, self._rngs[copy])
-        fresh = [copy for copy, _ in chosen]
+        fresh = []
+        for copy, rng in self._restarted(seeds, copies):
+            self._place(copy, rng)
+            fresh.append(copy)
         self._velocity[..., fresh] = 0.0
         self.episode_steps[fresh] = 0
         self._measure()
@@ -281,14 +279,9 @@ class ParticleWorld(World):
         return self._colour
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that change in the course of an episode and do not follow from others, by name."""
         return {"position": self._position, "velocity": self._velocity, "episode_steps": self.episode_steps}
 
-    def get_state(self) -> dict[str, Any]:
-        """See `World.get_state`."""
-        return save_state(self._arrays(), self._rngs)
-
     def set_state(self, state: dict[str, Any]) -> None:
-        """See `World.set_state`. Raises ValueError for the state of a world of another size."""
-        restore_state(state, self._arrays(), self._rngs)
+        """See `ArrayWorld.set_state`."""
+        super().set_state(state)
         self._measure()

@@ -1,0 +1,50 @@
+"""A world whose state is arrays and generators, as that of most of ours: how it is seeded, saved and restored."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from envs.world import World, resolve_reset
+
+
+class ArrayWorld(World):
+    """Base of a world that keeps all that changes in arrays and in one generator per copy."""
+
+    _rngs: list[np.random.Generator]  # of each copy
+
+    @abstractmethod
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that change in the course of an episode and do not follow from others, by name."""
+
+    def _restarted(
+        self, seeds: Sequence[int | None] | None, copies: np.ndarray | None
+    ) -> Iterator[tuple[int, np.random.Generator]]:
+        """The copies that `World.reset` is asked to reset, each with its generator, which its seed has begun anew."""
+        for copy, seed in resolve_reset(self.num_envs, seeds, copies):
+            if seed is not None:
+                self._rngs[copy] = np.random.default_rng(seed)
+            yield copy, self._rngs[copy]
+
+    def get_state(self) -> dict[str, Any]:
+        """See `World.get_state`."""
+        return {
+            "arrays": {name: array.copy() for name, array in self._arrays().items()},
+            "generators": [generator.bit_generator.state for generator in self._rngs],
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See `World.set_state`.
+
+        Raises:
+            ValueError: for the state of a world of another size; no array has been changed then.
+        """
+        arrays = self._arrays()
+        for name, array in state["arrays"].items():
+            if array.shape != arrays[name].shape:
+                raise ValueError(f"state of another world: {name} is {array.shape}, here {arrays[name].shape}")
+        for name, array in state["arrays"].items():
+            arrays[name][...] = array
+        for generator, saved in zip(self._rngs, state["generators"], strict=True):
+            generator.bit_generator.state = saved
