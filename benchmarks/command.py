@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from benchmarks.works import WORKS
@@ -34,6 +34,19 @@ def positive(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {word!r}")
     return int(word)
+
+
+def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """What reads words with commas between them, each of which must be known."""
+
+    def read(words: str) -> list[str]:
+        chosen = words.split(",")
+        for word in chosen:
+            if word not in known:
+                raise argparse.ArgumentTypeError(f"must be some of {','.join(known)}, got {word!r}")
+        return chosen
+
+    return read
 
 
 def limit_threads(threads: int) -> None:

@@ -9,7 +9,6 @@ missed is a finding, not a failure.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.claims import CLAIMS, PARTS, Claim
-from benchmarks.command import number, parser
+from benchmarks.command import number, parser, some_of
 from benchmarks.contestants import CONTESTANTS, FULL, QUICK, Effort
 from benchmarks.measure import ROOT, clock, machine
 from benchmarks.processes import CommandError, run_json
@@ -75,14 +74,6 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["part"], row["text"], number(row["ours"]["median"]), other, row["unit"], figure, target, met)
 
 
-def _parts(words: str) -> list[str]:
-    parts = words.split(",")
-    for part in parts:
-        if part not in PARTS:
-            raise argparse.ArgumentTypeError(f"must be some of {','.join(PARTS)}, got {part!r}")
-    return parts
-
-
 def _default_out() -> Path:
     return ROOT / "results" / "benchmarks" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}.json"
 
@@ -91,7 +82,9 @@ def main(words: Sequence[str] | None = None) -> int:
     """Measures, writes the JSON file, prints the table."""
     made = parser(__doc__)
     made.add_argument("--quick", action="store_true", help="one short round: whether all works, not what to quote")
-    made.add_argument("--only", type=_parts, default=list(PARTS), help=f"parts, of {','.join(PARTS)} (default: all)")
+    made.add_argument(
+        "--only", type=some_of(PARTS), default=list(PARTS), help=f"parts, of {','.join(PARTS)} (default: all)"
+    )
     made.add_argument("--out", type=Path, help="JSON file (default: results/benchmarks/<time>.json)")
     arguments = made.parse_args(words)
     effort, out = QUICK if arguments.quick else FULL, arguments.out or _default_out()

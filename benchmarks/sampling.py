@@ -9,13 +9,12 @@ need a package that is missing are said to. Exit code 0, or 1 when a run failed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.command import limit_threads, number, parser, positive, show
+from benchmarks.command import limit_threads, number, parser, positive, show, some_of
 from benchmarks.measure import clock, machine
 from benchmarks.processes import CommandError, run_json
 from marl_tune.build import algorithm_config
@@ -80,18 +79,12 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _options(words: str) -> list[str]:
-    options = words.split(",")
-    for option in options:
-        if option not in WORLDS:
-            raise argparse.ArgumentTypeError(f"must be some of {','.join(WORLDS)}, got {option!r}")
-    return options
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Prints one table, or everything as one JSON object; with --rollout what that runner did on each world."""
     made = parser(__doc__)
-    made.add_argument("--only", type=_options, default=list(WORLDS), help="options of the group env (default: all)")
+    made.add_argument(
+        "--only", type=some_of(WORLDS), default=list(WORLDS), help="options of the group env (default: all)"
+    )
     made.add_argument("--seconds", type=positive, default=5, help="that are measured of each (default: 5)")
     made.add_argument("--rollout", choices=ROLLOUTS, help="measure one world with one runner in this process")
     arguments = made.parse_args(words)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from envs.discs import blend_disc
+from envs.drawing import blend_disc, heat_map
 
 PICTURE_SIDE = 600  # pixels that the longer side of the grid fills at most
 MARGIN = 10  # pixels around the grid
@@ -42,16 +42,11 @@ def draw_colony(
     """
     width, height = pheromone.shape
     scale = max(PICTURE_SIDE // max(width, height), 2)  # pixels per cell
-    levels = np.sqrt(np.clip(pheromone.T, 0.0, 1.0)) * (len(HEAT) - 1)
-    colours = np.stack([np.interp(levels, np.arange(len(HEAT)), HEAT[:, c]) for c in range(3)], axis=-1)
-    field = np.kron(colours, np.ones((scale, scale, 1)))
-    if scale >= 8:
-        field[::scale] *= 0.85
-        field[:, ::scale] *= 0.85
-
     canvas = np.empty((height * scale + 3 * MARGIN + BAR, width * scale + 2 * MARGIN, 3), np.float32)
     canvas[:] = BACKGROUND
-    canvas[MARGIN : MARGIN + height * scale, MARGIN : MARGIN + width * scale] = field
+    canvas[MARGIN : MARGIN + height * scale, MARGIN : MARGIN + width * scale] = heat_map(
+        np.sqrt(np.clip(pheromone, 0.0, 1.0)), scale, HEAT, line=0.85
+    )
 
     def centre(x: float, y: float) -> tuple[float, float]:
         return MARGIN + (x + 0.5) * scale, MARGIN + (y + 0.5) * scale

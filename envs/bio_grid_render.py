@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.discs import blend_disc
+from envs.drawing import blend_disc, heat_map
 
 PICTURE_WIDTH, PICTURE_HEIGHT = 960, 720  # pixels that the layers fill at most
 MARGIN = 14  # pixels around a layer
@@ -61,7 +61,9 @@ def draw_grid(
 
     for z in range(depth):
         left, top = (round(pixel - scale / 2) for pixel in centre((0, 0, z)))
-        canvas[top : top + height * scale, left : left + width * scale] = _heat_map(pheromone[:, :, z], scale)
+        canvas[top : top + height * scale, left : left + width * scale] = heat_map(
+            pheromone[:, :, z], scale, HEAT, line=0.7
+        )
         _draw_pips(canvas, left, top, z, depth)
     blend_disc(canvas, centre(nest), 0.46 * scale, NEST)
     blend_disc(canvas, centre(nest), 0.38 * scale, NEST_HOLE)
@@ -74,17 +76,6 @@ def draw_grid(
         blend_disc(canvas, centre(spot), 0.082 * scale, AGENT)
         blend_disc(canvas, centre(spot), 0.06 * scale * math.sqrt(max(load, 0.0)), LOAD)
     return np.clip(canvas, 0, 255).astype(np.uint8)
-
-
-def _heat_map(levels: np.ndarray, scale: int) -> np.ndarray:
-    """Pheromone of one layer as colours, (width, height) -> (height * scale, width * scale, 3)."""
-    index = np.clip(levels.T, 0.0, 1.0) * (len(HEAT) - 1)
-    colours = np.stack([np.interp(index, np.arange(len(HEAT)), HEAT[:, c]) for c in range(3)], axis=-1)
-    field = np.kron(colours, np.ones((scale, scale, 1)))
-    if scale >= 8:
-        field[::scale] *= 0.7
-        field[:, ::scale] *= 0.7
-    return field
 
 
 def _draw_pips(canvas: np.ndarray, left: int, top: int, layer: int, depth: int) -> None:

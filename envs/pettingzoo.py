@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs import snapshots
+from envs.groups import checked_actions, group_agents, zero_observations
 from envs.pettingzoo_id import make_env, silenced
 from envs.pettingzoo_preprocessing import PreprocessConfig, preprocessed
 from envs.teams import ChangingTeam, FixedTeam, Team, TurnTeam
@@ -104,7 +105,7 @@ class Pettingzoo(World):
         """See `World.reset`. Copies that have never been reset are observed as zeros."""
         for copy, seed in resolve_reset(self.num_envs, seeds, copies):
             self._teams[copy].reset(seed)
-        observations = self._new_observations()
+        observations = zero_observations(self.groups, self.num_envs)
         for copy, team in enumerate(self._teams):
             if team.observations:
                 self._write(copy, team.observations, observations)
@@ -119,7 +120,7 @@ class Pettingzoo(World):
             TeamChanged: if agents leave or join in a way that their team does not know.
         """
         chosen = [(agents, _rows(group, actions[group.name], self.num_envs)) for group, agents in self._members]
-        observations = self._new_observations()
+        observations = zero_observations(self.groups, self.num_envs)
         shapes = {group.name: (self.num_envs, len(group.agents)) for group in self.groups}
         rewards = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         left = None if self._fixed else {name: np.full(shape, STAYS, np.int8) for name, shape in shapes.items()}
@@ -143,9 +144,6 @@ class Pettingzoo(World):
                 group.name: np.array([[agent in team.acting for agent in agents] for team in self._teams])
                 for group, agents in self._members
             }
-
-    def _new_observations(self) -> Observations:
-        return {g.name: _zeros(g.observation_space, (self.num_envs, len(g.agents))) for g in self.groups}
 
     def _write(self, copy: int, seen: dict[Any, Any], observations: Observations) -> None:
         """Puts what the agents of one copy see into its rows; those of others stay zeros."""
@@ -204,18 +202,12 @@ def _make_team(config: PettingzooConfig) -> Team:
 
 def _grouped(team: Team) -> list[tuple[AgentGroup, tuple[Any, ...]]]:
     """The groups of a world, each with its agents as the world names them."""
-    groups: dict[str, tuple[tuple[Any, ...], list[Any]]] = {}  # name -> (stem and spaces, agents)
+    kinds = []
     for agent in team.agents:
-        stem = re.sub(r"_?\d+$", "", str(agent)) or "agent"
-        kind = stem, team.env.observation_space(agent), team.env.action_space(agent)
-        _check_spaces(team.world_id, agent, *kind[1:])
-        same = (name for name, (known, _) in groups.items() if known == kind)
-        siblings = sum(known[0] == stem for known, _ in groups.values())  # of this stem, with other spaces
-        name = next(same, f"{stem}-{siblings + 1}" if siblings else stem)
-        groups.setdefault(name, (kind, []))[1].append(agent)
-    return [
-        (AgentGroup(name, tuple(map(str, agents)), *kind[1:]), tuple(agents)) for name, (kind, agents) in groups.items()
-    ]
+        spaces = team.env.observation_space(agent), team.env.action_space(agent)
+        _check_spaces(team.world_id, agent, *spaces)
+        kinds.append((str(agent), re.sub(r"_?\d+$", "", str(agent)) or "agent", *spaces))
+    return [(group, tuple(team.agents[place] for place in places)) for group, places in group_agents(kinds)]
 
 
 def _check_spaces(world_id: str, agent: Any, observation: gym.Space, action: gym.Space) -> None:
@@ -228,19 +220,9 @@ def _check_spaces(world_id: str, agent: Any, observation: gym.Space, action: gym
         raise ValueError(f"env.id must name a world {rule}, got {world_id!r}, where {agent!r} acts by {action}")
 
 
-def _zeros(space: gym.Space, rows: tuple[int, int]) -> Any:
-    """An array (B, N, ...) for a group's observations, or one for each key of its Dict."""
-    if isinstance(space, gym.spaces.Dict):
-        return {key: _zeros(part, rows) for key, part in space.items()}
-    return np.zeros(rows + (space.shape or ()), space.dtype)
-
-
 def _rows(group: AgentGroup, actions: np.ndarray, num_envs: int) -> list:
     """A group's actions as a list over copies, each with one action per agent that the world may keep."""
-    space, given = group.action_space, np.asarray(actions)
-    shape = (num_envs, len(group.agents), *(space.shape or ()))
-    if given.shape != shape:
-        raise ValueError(f"actions of {group.name} must have the shape {shape}, got {given.shape}")
+    given, space = checked_actions(group, actions, num_envs), group.action_space
     return given.tolist() if isinstance(space, gym.spaces.Discrete) else list(np.array(given, space.dtype))
 
 

@@ -53,6 +53,17 @@ class Team(ABC):
         with _pygame_kept():
             self.env.close()
 
+    def _restart(self, seed: int | None) -> Any:
+        """Resets the instance, and returns what that returns."""
+        self.steps = 0
+        return self.env.reset() if seed is None else self.env.reset(seed=seed)
+
+    def _outcome(self, rewards: dict[Any, float], left: dict[Any, int]) -> Outcome:
+        """Of a step after which some agents have left: the episode ends with the last of them, by being cut off if any
+        that left with it was."""
+        ended, cut_off = not self.acting, TRUNCATED in left.values()
+        return Outcome(rewards, left, ended and not cut_off, ended and cut_off)
+
     def _error(self, rule: str, event: str) -> TeamChanged:
         where = f"got {self.world_id!r}: {event} at step {self.steps} of an episode"
         return TeamChanged(f"env.id must name a world {rule}, {where}")
@@ -68,8 +79,7 @@ class FixedTeam(Team):
 
     def reset(self, seed: int | None) -> None:
         """See `Team.reset`. Raises TeamChanged."""
-        self.observations, self.infos = self.env.reset() if seed is None else self.env.reset(seed=seed)
-        self.steps = 0
+        self.observations, self.infos = self._restart(seed)
         if self.observations.keys() != self._all.keys():
             raise self._changed()
 
@@ -104,8 +114,8 @@ class ChangingTeam(Team):
 
     def reset(self, seed: int | None) -> None:
         """See `Team.reset`. Raises TeamChanged."""
-        observations, infos = self.env.reset() if seed is None else self.env.reset(seed=seed)
-        self.steps, self.observations, self.infos = 0, observations, dict(infos)
+        self.observations, infos = self._restart(seed)
+        self.infos = dict(infos)
         self._ended: set[Any] = set()
         self._take_over(set(self.env.agents))
 
@@ -131,8 +141,7 @@ class ChangingTeam(Team):
             raise self._error(rule, f"agent {min(vanished, key=str)!r} is not there")
         self._ended |= left.keys()
         self._take_over(alive)
-        cut_off = TRUNCATED in left.values()
-        return Outcome(rewards, left, not alive and not cut_off, not alive and cut_off)
+        return self._outcome(rewards, left)
 
     def _take_over(self, alive: set[Any]) -> None:
         if strangers := alive.difference(self.agents):
@@ -152,11 +161,8 @@ class TurnTeam(Team):
 
     def reset(self, seed: int | None) -> None:
         """See `Team.reset`."""
-        if seed is None:
-            self.env.reset()
-        else:
-            self.env.reset(seed=seed)
-        self.steps, self.observations, self.infos = 0, {}, {}
+        self._restart(seed)
+        self.observations, self.infos = {}, {}
         self._next_turn()
 
     def step(self, actions: dict[Any, Any]) -> Outcome:
@@ -164,9 +170,7 @@ class TurnTeam(Team):
         self.env.step(actions[self.env.agent_selection])
         self.steps += 1
         self.observations = {}
-        rewards, left = self._next_turn()
-        cut_off = TRUNCATED in left.values()
-        return Outcome(rewards, left, not self.acting and not cut_off, not self.acting and cut_off)
+        return self._outcome(*self._next_turn())
 
     def _next_turn(self) -> tuple[dict[Any, float], dict[Any, int]]:
         """Takes note of those that have ended and stops at the next agent to act."""

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
+from envs.groups import checked_actions, group_agents, zero_observations
 from envs.trees import tree_map
 from envs.vmas_draws import draws_from
 from envs.vmas_render import draw
@@ -99,7 +99,7 @@ class Vmas(World):
         self.groups = tuple(group for group, _ in self._members)
         self._rngs = [np.random.default_rng() for _ in range(num_envs)]
         self._shared_rng = np.random.default_rng()  # of what is drawn for all copies at once
-        self._observations = {g.name: _zeros(g.observation_space, (num_envs, len(g.agents))) for g in self.groups}
+        self._observations = zero_observations(self.groups, num_envs)
         self._told: dict[str, np.ndarray] = {}  # name -> (B,): the infos of the last step
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
@@ -125,7 +125,9 @@ class Vmas(World):
 
         acts: list[Any] = [None] * len(self._env.agents)
         for group, places in self._members:
-            given = _checked(group, actions[group.name], self.num_envs)
+            given = checked_actions(group, actions[group.name], self.num_envs).astype(
+                group.action_space.dtype, copy=False
+            )
             padded = np.zeros((self._lanes, *given.shape[1:]), given.dtype)
             padded[: self.num_envs] = given
             for column, place in enumerate(places):
@@ -181,36 +183,15 @@ class Vmas(World):
 
 def _grouped(env: Any) -> list[tuple[AgentGroup, list[int]]]:
     """The groups of an environment, each with the places of its agents in the environment's lists."""
-    groups: dict[str, tuple[tuple[str, gym.Space, gym.Space], list[int]]] = {}  # name -> (stem and spaces, places)
-    for place, (agent, *spaces) in enumerate(zip(env.agents, env.observation_space, env.action_space, strict=True)):
-        stem = re.sub(r"[ _]?\d+$", "", agent.name) or "agent"
-        kind = stem, to_gymnasium(spaces[0]), to_gymnasium(spaces[1])
-        same = (name for name, (known, _) in groups.items() if known == kind)
-        siblings = sum(known[0] == stem for known, _ in groups.values())  # of this stem, with other spaces
-        name = next(same, f"{stem}-{siblings + 1}" if siblings else stem)
-        groups.setdefault(name, (kind, []))[1].append(place)
-    return [
-        (AgentGroup(name, tuple(env.agents[place].name for place in places), *kind[1:]), places)
-        for name, (kind, places) in groups.items()
-    ]
-
-
-def _zeros(space: gym.Space, rows: tuple[int, int]) -> Any:
-    """An array (B, N, ...) for a group's observations, or one for each key of its Dict."""
-    if isinstance(space, gym.spaces.Dict):
-        return {key: _zeros(part, rows) for key, part in space.items()}
-    return np.zeros(rows + (space.shape or ()), np.float32)
+    kinds = zip(env.agents, env.observation_space, env.action_space, strict=True)
+    return group_agents(
+        (agent.name, re.sub(r"[ _]?\d+$", "", agent.name) or "agent", to_gymnasium(seen), to_gymnasium(act))
+        for agent, seen, act in kinds
+    )
 
 
 def _put(rows: np.ndarray, chosen: list[int], new: np.ndarray) -> None:
     rows[chosen] = new[chosen]
-
-
-def _checked(group: AgentGroup, actions: np.ndarray, num_envs: int) -> np.ndarray:
-    shape, given = (num_envs, len(group.agents), *(group.action_space.shape or ())), np.asarray(actions)
-    if given.shape != shape:
-        raise ValueError(f"actions of {group.name} must have the shape {shape}, got {given.shape}")
-    return given.astype(group.action_space.dtype, copy=False)
 
 
 def _means(infos: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:

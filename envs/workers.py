@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.groups import checked_actions
 from envs.shared_arrays import SharedArrays, make_file, map_file
 from envs.worker_process import DONE, FAILED, RETURNED, STEP, UNAVAILABLE, Player, perform
 from envs.world import Observations, StateUnavailable, Step, World, resolve_reset
@@ -193,10 +194,8 @@ class WorkerWorld(World):
 
     def step(self, actions: dict[str, np.ndarray]) -> Step:
         """See `World.step`. Raises ValueError for actions of the wrong shape."""
-        for name, array in self._shared.actions.items():
-            if np.shape(actions[name]) != array.shape:
-                raise ValueError(f"actions of {name} must have the shape {array.shape}, got {np.shape(actions[name])}")
-            array[...] = actions[name]
+        for group in self.groups:
+            self._shared.actions[group.name][...] = checked_actions(group, actions[group.name], self.num_envs)
         self._call(dict.fromkeys(self._shares, ("step",)))
         self._note_who_acts()
         return self._shared.read(self._takes_turns)

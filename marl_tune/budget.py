@@ -1,4 +1,4 @@
-"""How long a trial can last, by what `stop` and `search` say."""
+"""How much a trial samples in an iteration, and how long it can last, by what its settings say."""
 
 import math
 
@@ -6,9 +6,20 @@ from marl_tune.schema import SweepConfig
 from marl_tune.schema_search import AshaConfig
 
 
-def fragment_steps(train_batch_size: int, copies: int, agents: int) -> int:
-    """Steps of each copy in one iteration: together at least a batch where so many agents of a copy act in each."""
-    return math.ceil(train_batch_size / (copies * agents))
+def num_copies(sweep: SweepConfig) -> int:
+    """Copies of the world that a trial steps, in all its env runners."""
+    return sweep.cluster.num_envs_per_env_runner * max(1, sweep.cluster.num_env_runners)
+
+
+def fragment_length(sweep: SweepConfig, agents: int) -> int:
+    """Steps of each copy in one iteration: together at least `algorithm.train_batch_size` agent-steps where so many
+    agents of a copy act in each step."""
+    return math.ceil(sweep.algorithm.train_batch_size / (num_copies(sweep) * agents))
+
+
+def world_steps_per_learner(sweep: SweepConfig, agents: int) -> int:
+    """Steps of the world in one iteration, a learner: what RLlib counts as a batch where agents take turns or die."""
+    return fragment_length(sweep, agents) * num_copies(sweep) // max(1, sweep.cluster.num_learners)
 
 
 def max_iterations(sweep: SweepConfig) -> int | None:

@@ -13,8 +13,8 @@ import torch
 
 from envs.world import agents_per_step
 from marl_tune import overrides
-from marl_tune.budget import max_iterations
-from marl_tune.build import build_policy_map, build_world, fragment_length, module_specs
+from marl_tune.budget import fragment_length, max_iterations, num_copies
+from marl_tune.build import build_policy_map, build_world, module_specs
 from marl_tune.cluster import concurrent_trials
 from marl_tune.policy import Policies
 from marl_tune.quiet import quiet_ray
@@ -111,8 +111,7 @@ def _resource_lines(sweep: SweepConfig, there: Resources | None) -> list[str]:
 
 
 def _arithmetic(sweep: SweepConfig, agents: int) -> str:
-    steps = fragment_length(sweep, agents)
-    copies = sweep.cluster.num_envs_per_env_runner * max(1, sweep.cluster.num_env_runners)
+    steps, copies = fragment_length(sweep, agents), num_copies(sweep)
     batch, minibatch = steps * copies * agents, sweep.algorithm.minibatch_size
     per_epoch = max(1, round(batch / max(1, sweep.cluster.num_learners) / minibatch))
     epochs = sweep.algorithm.num_epochs

@@ -119,7 +119,7 @@ class Tracks:
         for name, acts in acting.items():
             seen, columns = observations[name], decisions[name].items()
             for copy, column in np.argwhere(acts).tolist():
-                observation = tree_map(lambda array, at=(copy, column): array[at], seen)
+                observation = _row(seen, copy, column)
                 chosen = {key: values[copy, column] for key, values in columns}
                 self.tracks[copy][name, column].decide(observation, chosen, states.get((name, copy, column), {}))
 
@@ -138,7 +138,7 @@ class Tracks:
         pieces = []
         for name, how in left.items():
             for copy, column in np.argwhere(how != STAYS).tolist():
-                last = tree_map(lambda array, at=(copy, column): array[at], observations[name])
+                last = _row(observations[name], copy, column)
                 track, state = self.tracks[copy][name, column], self._state(copy, name, column)
                 pieces += track.finish(episodes[copy], last, state, int(how[copy, column]))
         return pieces
@@ -151,8 +151,13 @@ class Tracks:
         for copy, tracks in enumerate(self.tracks):
             for (name, column), track in tracks.items():
                 if acting[name][copy, column]:
-                    seen = tree_map(lambda array, at=(copy, column): array[at], observations[name])
+                    seen = _row(observations[name], copy, column)
                     pieces += track.finish(episodes[copy], seen, self._state(copy, name, column))
                 else:
                     pieces += track.finish_all_but_last(episodes[copy])
         return pieces
+
+
+def _row(observations: Arrays, copy: int, column: int) -> Arrays:
+    """What one agent of a group sees, (B, N, ...) -> (...)."""
+    return tree_map(lambda array: array[copy, column], observations)

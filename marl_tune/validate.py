@@ -6,7 +6,7 @@ from typing import Any
 
 import envs
 from envs.world import agents_per_step
-from marl_tune.budget import asha_max_t, fragment_steps, max_iterations
+from marl_tune.budget import asha_max_t, max_iterations, num_copies, world_steps_per_learner
 from marl_tune.errors import ConfigError, invalid
 from marl_tune.resources import check_cluster, machine_resources
 from marl_tune.roles import role_modules
@@ -35,16 +35,15 @@ def check_trial(sweep: SweepConfig) -> None:
     if algorithm.minibatch_size > per_learner:
         rule = f"be at most algorithm.train_batch_size a learner ({per_learner})"
         raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
-    copies = cluster.num_envs_per_env_runner * max(cluster.num_env_runners, 1)
     agents, takes_turns = _agents(sweep.env)
-    a_step = copies * agents
+    a_step = num_copies(sweep) * agents
     if algorithm.train_batch_size < a_step:
         rule = (
             f"be at least {a_step}, one step of every agent (cluster.num_envs_per_env_runner x "
             f"cluster.num_env_runners x {agents} agents)"
         )
         raise invalid("algorithm.train_batch_size", rule, algorithm.train_batch_size)
-    world_steps = copies * fragment_steps(algorithm.train_batch_size, copies, agents) // max(cluster.num_learners, 1)
+    world_steps = world_steps_per_learner(sweep, agents)
     if takes_turns and algorithm.minibatch_size > world_steps:
         rule = f"be at most {world_steps}, the steps of the world a learner: RLlib counts these where agents may die"
         raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
@@ -74,9 +73,8 @@ def _agents(env: Any) -> tuple[int, bool]:
     return _KNOWN_AGENTS[repr(env)]
 
 
-_KNOWN_AGENTS: dict[
-    str, tuple[int, bool]
-] = {}  # settings -> what `_agents` says: a search asks again for each of its corners
+# settings -> what `_agents` says: a search asks again for each of its corners
+_KNOWN_AGENTS: dict[str, tuple[int, bool]] = {}
 
 
 def check_search(sweep: SweepConfig) -> None:

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.array_world import ArrayWorld
+from envs.groups import checked_actions
 from envs.mpe.particles_render import draw_particles
 from envs.world import AgentGroup, Observations, Step
 
@@ -204,10 +205,7 @@ class ParticleWorld(ArrayWorld):
         """The acceleration that each agent asks for, (N, 2, B)."""
         continuous, chosen = self.config.continuous_actions, []
         for group in self.groups:
-            action = np.asarray(actions[group.name])
-            shape = (self.num_envs, len(group.agents), *group.action_space.shape)
-            if action.shape != shape:
-                raise ValueError(f"actions of {group.name} must have the shape {shape}, got {action.shape}")
+            action = checked_actions(group, actions[group.name], self.num_envs)
             if not continuous and (action.min() < 0 or action.max() >= len(DIRECTIONS)):
                 raise ValueError(f"actions of {group.name} must be in 0..4, got {action.min()} to {action.max()}")
             if continuous and np.isnan(action).any():

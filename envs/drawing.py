@@ -1,8 +1,31 @@
-"""Discs with smooth edges, which the pictures of our worlds are made of."""
+"""What the pictures of our worlds are made of: heat maps of grids, and discs with smooth edges."""
 
 from collections.abc import Sequence
 
 import numpy as np
+
+LINES_FROM = 8  # pixels per cell: smaller cells have no lines between them
+
+
+def heat_map(levels: np.ndarray, scale: int, colours: np.ndarray, line: float) -> np.ndarray:
+    """The cells of a grid as squares, x to the right and y down.
+
+    Args:
+        levels: (width, height), clipped to [0, 1].
+        scale: pixels per cell.
+        colours: (K, 3), those of the levels 0 to 1 at equal distances.
+        line: what the colours are multiplied by at the left and upper edge of a cell, in [0, 1].
+
+    Returns:
+        (height * scale, width * scale, 3) on the scale of the colours.
+    """
+    index = np.clip(levels.T, 0.0, 1.0) * (len(colours) - 1)
+    mixed = np.stack([np.interp(index, np.arange(len(colours)), channel) for channel in colours.T], axis=-1)
+    field = np.kron(mixed, np.ones((scale, scale, 1)))
+    if scale >= LINES_FROM:
+        field[::scale] *= line
+        field[:, ::scale] *= line
+    return field
 
 
 def blend_disc(canvas: np.ndarray, centre: Sequence[float], radius: float, colour: Sequence[float]) -> None:

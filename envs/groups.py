@@ -1,0 +1,51 @@
+"""Agents put into groups, as wrappers of other libraries' worlds need it, and arrays of the groups' shapes."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from envs.world import AgentGroup, Observations
+
+
+def group_agents(agents: Iterable[tuple[str, str, gym.Space, gym.Space]]) -> list[tuple[AgentGroup, list[int]]]:
+    """Puts agents with the same stem and the same spaces into one group, which has that stem as its name.
+
+    Args:
+        agents: id, stem (the id without its number), observation space and action space of each.
+
+    Returns:
+        The groups, each with the places of its agents among `agents`. A second group of a stem, with other spaces, is
+        called stem-2.
+    """
+    groups: dict[str, tuple[tuple[str, gym.Space, gym.Space], list[str], list[int]]] = {}
+    for place, (agent, *kind) in enumerate(agents):
+        stem = kind[0]
+        same = (name for name, (known, _, _) in groups.items() if known == tuple(kind))
+        siblings = sum(known[0] == stem for known, _, _ in groups.values())
+        name = next(same, f"{stem}-{siblings + 1}" if siblings else stem)
+        _, ids, places = groups.setdefault(name, ((stem, *kind[1:]), [], []))
+        ids.append(agent)
+        places.append(place)
+    return [(AgentGroup(name, tuple(ids), *kind[1:]), places) for name, (kind, ids, places) in groups.items()]
+
+
+def zero_observations(groups: Iterable[AgentGroup], num_envs: int) -> Observations:
+    """Group -> zeros (B, N, ...) of the space's type, or a dict of such where the space is a Dict."""
+    return {group.name: _zeros(group.observation_space, (num_envs, len(group.agents))) for group in groups}
+
+
+def _zeros(space: gym.Space, rows: tuple[int, int]) -> Any:
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _zeros(part, rows) for key, part in space.items()}
+    return np.zeros(rows + (space.shape or ()), space.dtype)
+
+
+def checked_actions(group: AgentGroup, actions: np.ndarray, num_envs: int) -> np.ndarray:
+    """The actions of a group as an array. Raises ValueError for another shape than (B, N, ...)."""
+    given = np.asarray(actions)
+    shape = (num_envs, len(group.agents), *(group.action_space.shape or ()))
+    if given.shape != shape:
+        raise ValueError(f"actions of {group.name} must have the shape {shape}, got {given.shape}")
+    return given
