@@ -14,9 +14,9 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 import envs
 import modules
 from envs.world import DirectionTokens, World, agents_per_step
-from marl_tune.budget import fragment_steps
+from marl_tune.budget import fragment_length, world_steps_per_learner
 from marl_tune.env_runner import BatchedEnvRunner
-from marl_tune.learner import COMPILE, MODULE_SETTINGS, OPTIMIZER, PRECISION, MarlPPOLearner
+from marl_tune.learner import COMPILE, MODULE_SETTINGS, OPTIMIZER, PRECISION, REWARD_SCALE, MarlPPOLearner
 from marl_tune.policy_map import PolicyMap
 from marl_tune.resources import runner_cpus
 from marl_tune.rllib_runner import RllibEnvRunner
@@ -68,21 +68,11 @@ def module_specs(sweep: SweepConfig, policy_map: PolicyMap) -> MultiRLModuleSpec
     )
 
 
-def fragment_length(sweep: SweepConfig, num_agents: int) -> int:
-    """Steps of each copy in one iteration: together at least `algorithm.train_batch_size` agent-steps where
-    `num_agents` agents of a copy act in each step."""
-    copies = sweep.cluster.num_envs_per_env_runner * max(1, sweep.cluster.num_env_runners)
-    return fragment_steps(sweep.algorithm.train_batch_size, copies, num_agents)
-
-
 def algorithm_config(sweep: SweepConfig) -> PPOConfig:
     """The AlgorithmConfig of one trial; every number in it comes from `sweep`."""
     with build_world(sweep, 1) as world:
-        policy_map, num_agents, takes_turns = (
-            build_policy_map(sweep, world),
-            agents_per_step(world),
-            world.acting is not None,
-        )
+        policy_map = build_policy_map(sweep, world)
+        num_agents, takes_turns = agents_per_step(world), world.acting is not None
     cluster = sweep.cluster
     module_ids = sorted(policy_map.modules)
     config = (
@@ -125,11 +115,8 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
     config.training(**_training(sweep))
     if takes_turns:
         # A fragment is an iteration, however many decisions it holds: RLlib would sample another one for those missing.
-        copies = cluster.num_envs_per_env_runner * max(1, cluster.num_env_runners)
         config.multi_agent(count_steps_by="env_steps")
-        config.train_batch_size_per_learner = (
-            fragment_length(sweep, num_agents) * copies // max(1, cluster.num_learners)
-        )
+        config.train_batch_size_per_learner = world_steps_per_learner(sweep, num_agents)
     return config
 
 
@@ -168,6 +155,7 @@ def _learner_settings(sweep: SweepConfig, of_modules: dict[str, dict[str, Any]])
             "eps": algorithm.adam_eps,
             "weight_decay": algorithm.weight_decay,
         },
+        REWARD_SCALE: algorithm.reward_scale,
         MODULE_SETTINGS: of_modules,
         PRECISION: sweep.cluster.precision,
         COMPILE: sweep.cluster.torch_compile,

@@ -31,6 +31,7 @@ CURIOSITY_OPTIMIZER = "curiosity_optimizer"
 OPTIMIZER = "optimizer"  # Adam's settings
 PRECISION = "precision"  # float32 | bfloat16
 COMPILE = "compile"  # bool: compile the modules' forward pass in training
+REWARD_SCALE = "reward_scale"  # factor on rewards
 MODULE_SETTINGS = "module_settings"  # module id -> model config, whose live fields a running module takes over
 LOSS_COLUMNS = (
     Columns.OBS,
@@ -64,6 +65,7 @@ class MarlPPOLearner(PPOTorchLearner):
             gamma=self.config.gamma,
             lambda_=self.config.lambda_,
             use_critic=self.config.use_critic,
+            reward_scale=self.config.learner_config_dict[REWARD_SCALE],
             device=self._device,
         )
         self._learner_connector = LearnerConnectorPipeline(connectors=[self._train_batch])
@@ -108,6 +110,7 @@ class MarlPPOLearner(PPOTorchLearner):
         self.config = config.copy(copy_frozen=False)
         self._train_batch.gamma, self._train_batch.lambda_ = config.gamma, config.lambda_
         self._train_batch.use_critic = config.use_critic
+        self._train_batch.reward_scale = config.learner_config_dict[REWARD_SCALE]
         # Both are filled from self.config at their first use.
         self.entropy_coeff_schedulers_per_module.clear()
         self.curr_kl_coeffs_per_module.clear()

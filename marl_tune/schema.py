@@ -52,6 +52,7 @@ class PpoConfig:
     lr: float  # step size of Adam, above 0
     gamma: float  # discount a step, [0, 1]
     lambda_: float  # decay of the advantage estimate a step, [0, 1]: 0 = one-step, 1 = Monte Carlo
+    reward_scale: float  # factor on rewards as they are learned from, above 0; returns are reported without it
     clip_param: float  # the new policy's probability ratio is clipped to [1 - c, 1 + c], above 0
     entropy_coeff: float  # weight of the entropy bonus in the loss, at least 0
     use_critic: bool  # train the value function; off: advantages have no baseline
@@ -73,7 +74,7 @@ class PpoConfig:
 
     def __post_init__(self) -> None:
         named("algorithm.name", self.name, "ppo")
-        for key in ("lr", "clip_param", "vf_clip_param", "kl_target", "grad_clip", "adam_eps"):
+        for key in ("lr", "reward_scale", "clip_param", "vf_clip_param", "kl_target", "grad_clip", "adam_eps"):
             above(f"algorithm.{key}", getattr(self, key), 0)
         for key in ("entropy_coeff", "vf_loss_coeff", "kl_coeff", "weight_decay"):
             at_least(f"algorithm.{key}", getattr(self, key), 0)

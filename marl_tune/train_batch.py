@@ -64,15 +64,19 @@ class EpisodesToTrainBatch(ConnectorV2):
         gamma: discount in [0, 1].
         lambda_: GAE's lambda in [0, 1].
         use_critic: without it every value counts as 0: advantages are discounted sums of rewards within the piece.
+        reward_scale: factor on the world's rewards, above 0; intrinsic rewards are added after it.
         device: where the batch goes.
 
     The resulting batch of a module holds rows (R, ...) for a stateless one, or zero-padded sequences (S, max_seq_len,
     ...) with `loss_mask` and `state_in` (S, ...) for a stateful one.
     """
 
-    def __init__(self, *, gamma: float, lambda_: float, use_critic: bool = True, device: Any = "cpu"):
+    def __init__(
+        self, *, gamma: float, lambda_: float, use_critic: bool = True, reward_scale: float = 1.0, device: Any = "cpu"
+    ):
         super().__init__()
-        self.gamma, self.lambda_, self.use_critic, self.device = gamma, lambda_, use_critic, device
+        self.gamma, self.lambda_, self.use_critic = gamma, lambda_, use_critic
+        self.reward_scale, self.device = reward_scale, device
 
     def __call__(self, *, rl_module: Any, episodes: list[Any], batch: Batch, metrics: Any = None, **_: Any) -> Batch:
         """Returns module id -> columns of tensors."""
@@ -98,6 +102,8 @@ class EpisodesToTrainBatch(ConnectorV2):
         steps = self._tensor(layout.steps)
         columns[Columns.OBS] = tree_map(lambda a: a.index_select(0, steps), seen)
         rewards = np.concatenate([_data(piece.rewards) for piece in pieces]).astype(np.float32, copy=False)
+        if self.reward_scale != 1:
+            rewards = rewards * np.float32(self.reward_scale)
         if isinstance(module, IntrinsicRewardAPI):
             columns[Columns.NEXT_OBS] = tree_map(lambda a: a.index_select(0, steps + 1), seen)
             rewards = rewards + self._intrinsic_rewards(module, module_id, columns, metrics)

@@ -20,6 +20,7 @@ DONOR = {
     "algorithm.clip_param": 0.1,
     "algorithm.lambda_": 0.9,
     "algorithm.gamma": 0.9,
+    "algorithm.reward_scale": 1.0,
     "algorithm.entropy_coeff": 0.01,
     "algorithm.vf_loss_coeff": 0.3,
     "algorithm.kl_coeff": 0.4,
@@ -38,6 +39,7 @@ CLONE = {
     "algorithm.clip_param": 0.25,
     "algorithm.lambda_": 0.8,
     "algorithm.gamma": 0.95,
+    "algorithm.reward_scale": 0.5,
     "algorithm.entropy_coeff": 0.002,
     "algorithm.vf_loss_coeff": 0.6,
     "algorithm.kl_coeff": 0.7,
@@ -82,7 +84,12 @@ def seen(monkeypatch):
     def watched_batch(self, *, rl_module, **kwargs):
         weight = rl_module["shared"].unwrapped().intrinsic_weight
         record["batch"].append(
-            {"algorithm.gamma": self.gamma, "algorithm.lambda_": self.lambda_, "module.intrinsic_weight": weight}
+            {
+                "algorithm.gamma": self.gamma,
+                "algorithm.lambda_": self.lambda_,
+                "algorithm.reward_scale": self.reward_scale,
+                "module.intrinsic_weight": weight,
+            }
         )
         return batch(self, rl_module=rl_module, **kwargs)
 

@@ -39,6 +39,19 @@ def test_gae_is_its_definition(lengths, gamma, lambda_, seed):
     assert np.allclose(got, expected, atol=1e-9)
 
 
+def test_reward_scale_scales_what_is_learned_and_not_what_is_reported(tiny):
+    fragments, _, rollout = sampled(tiny("module=mlp"), [9])
+    module, earned = {"shared": Unwrapped(rollout.policies.modules["shared"])}, [p.get_return() for p in fragments[0]]
+
+    def batch(scale):
+        made = EpisodesToTrainBatch(gamma=0.97, lambda_=1.0, use_critic=False, reward_scale=scale)
+        return made(rl_module=module, episodes=fragments[0], batch={})["shared"]
+
+    assert torch.allclose(batch(0.25)["value_targets"], 0.25 * batch(1.0)["value_targets"], atol=1e-6)
+    assert batch(1.0)["value_targets"].abs().max() > 0
+    assert [p.get_return() for p in fragments[0]] == earned
+
+
 @pytest.mark.parametrize("module", ["mlp", "gru"])
 def test_targets_and_advantages_are_rllibs(tiny, module):
     """RLlib computes them piece by piece with a bootstrap row at the end of each; without those rows they are ours."""
