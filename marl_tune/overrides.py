@@ -72,9 +72,19 @@ def trial_keys(sweep: SweepConfig) -> list[str]:
 
 
 def _leaves(section: Any, prefix: str) -> list[str]:
-    """Dotted keys of a section's fields; its `name` says which option it is and is no setting."""
-    names = [name for name in field_types(type(section)) if name not in ("name", "roles")]
-    return [f"{prefix}.{name}" for name in names]
+    """Dotted keys of a section's fields, and of the sections and mappings in them; its `name` says which option it is
+    and is no setting."""
+    keys: list[str] = []
+    for name in field_types(type(section)):
+        if name not in ("name", "roles"):
+            keys += [f"{prefix}.{name}", *_inner_leaves(getattr(section, name), f"{prefix}.{name}")]
+    return keys
+
+
+def _inner_leaves(value: Any, prefix: str) -> list[str]:
+    if dataclasses.is_dataclass(value):
+        return _leaves(value, prefix)
+    return [f"{prefix}.{key}" for key in value] if isinstance(value, Mapping) else []
 
 
 def _swap_groups(sweep: SweepConfig, overrides: Mapping[str, Any]) -> SweepConfig:

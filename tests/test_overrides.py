@@ -39,6 +39,18 @@ def test_apply_of_nothing_is_equal(sweep):
     assert apply(sweep, {}) == sweep
 
 
+def test_keys_within_a_section_or_mapping_of_a_section():
+    sweep = compose(["env=sisl/pursuit_v4", "search=none"])[0]
+    trial = apply(sweep, {"env.preprocess.frame_stack": 3, "env.kwargs.n_evaders": 12})
+    assert (trial.env.preprocess.frame_stack, trial.env.kwargs["n_evaders"]) == (3, 12)
+    assert (sweep.env.preprocess.frame_stack, sweep.env.kwargs["n_evaders"]) == (None, 30)
+    assert not is_live(sweep, "env.preprocess.frame_stack")
+    with pytest.raises(ConfigError, match=r"env\.preprocess\.frame_stack must be null or at least 1, got 0"):
+        apply(sweep, {"env.preprocess.frame_stack": 0})
+    with pytest.raises(ConfigError, match=r"frame_stak.*frame_stack"):
+        apply(sweep, {"env.preprocess.frame_stak": 3})
+
+
 def test_samplers_numbers_are_taken(sweep):
     trial = apply(sweep, {"algorithm.num_epochs": 3.0, "env.n_agents": np.int64(6), "algorithm.lr": np.float32(0.5)})
     assert (trial.algorithm.num_epochs, trial.env.n_agents, trial.algorithm.lr) == (3, 6, 0.5)
