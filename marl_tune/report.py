@@ -18,14 +18,15 @@ from marl_tune import report_charts as charts
 from marl_tune.formatting import format_count, format_duration, format_score, format_value, short_ids, short_keys
 from marl_tune.report_compared import Setting, caveats, compare, mean_curves, note
 from marl_tune.report_data import ReportData, load
+from marl_tune.report_html import cell, folded, number_cell, table, wide
 from marl_tune.results import RunFolder, TrialRecord, as_cell, write_text
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 SCALES = {"return_mean_agent": " (mean over agents)", "return_sum_team": " (sum over agents)"}
+BREAKTHROUGHS = 10  # that are shown
 COLOURED = 5  # trials, besides the winner, that have a colour of their own
 SWEEP_WORDS = {"failed": "finished, with failures"}  # status of summary.json, where the word says too little
 GROUPS = ("env", "module", "sharing", "algorithm", "search")
-WINNER_ROW = ' class="winner"'
 STATUS_WORDS = {  # Tune's word -> ours, of a run that is over
     "TERMINATED": "finished",
     "ERROR": "failed",
@@ -50,6 +51,7 @@ def render(data: ReportData) -> str:
         page.evaluation(),
         page.compared(),
         page.curves(),
+        page.breakthroughs(),
         page.trials(),
         page.settings(),
         page.lineage(),
@@ -162,7 +164,7 @@ class _Page:
         plot = charts.dot_plot(intervals, f"{self._metric}, interquartile mean and {data.level} interval")
         return (
             "<h2>Evaluation</h2><p class='soft'>The best checkpoints of the sweep played again, greedily, on the same"
-            f" {candidates[0]['episodes']} unseen seeds each.</p>{_wide(plot)}"
+            f" {candidates[0]['episodes']} unseen seeds each.</p>{wide(plot)}"
         )
 
     def compared(self) -> str:
@@ -180,10 +182,10 @@ class _Page:
         rows = []
         for setting in settings:
             values = [(setting.values.get(key), numeric[key]) for key in keys]
-            cells = [_number_cell(v, format_value(v)) if number else _cell(format_value(v)) for v, number in values]
-            rows.append((setting is settings[0], [*(cells or [_cell("all trials")]), *_ending(setting, settings[0])]))
-        table = _table(heads, rows, sortable=True)
-        return f"<h2>Compared</h2>{words}{_wide(picture)}{table}<p class='soft'>{caveats(settings)}</p>"
+            cells = [number_cell(v, format_value(v)) if number else cell(format_value(v)) for v, number in values]
+            rows.append((setting is settings[0], [*(cells or [cell("all trials")]), *_ending(setting, settings[0])]))
+        rows_table = table(heads, rows, sortable=True)
+        return f"<h2>Compared</h2>{words}{wide(picture)}{rows_table}<p class='soft'>{caveats(settings)}</p>"
 
     def curves(self) -> str:
         """Score over experience, a line a trial."""
@@ -203,7 +205,24 @@ class _Page:
         if len(named) < len(curves):
             named.append(("other", f"{len(curves) - len(named)} more"))
         legend = "".join(f'<li class="{style}"><i></i>{escape(label)}</li>' for style, label in named)
-        return f'{head}.</p><ul class="legend">{legend}</ul>{_wide(charts.learning_curves(curves, data.metric))}'
+        return f'{head}.</p><ul class="legend">{legend}</ul>{wide(charts.learning_curves(curves, data.metric))}'
+
+    def breakthroughs(self) -> str:
+        """The greatest rises of a return, and how many there were."""
+        found = self._data.breakthroughs
+        if not found:
+            return ""
+        greatest = sorted(found, key=lambda one: -one.deviations)[:BREAKTHROUGHS]
+        heads = [("trial", False, ""), ("iteration", True, ""), ("whose return", False, ""), ("before", True, "")]
+        heads += [("after", True, ""), ("deviations", True, "the rise, in standard deviations of such a difference")]
+        rows = []
+        for one in greatest:
+            cells = [cell(self._id(one.trial)), number_cell(one.iteration, f"{one.iteration:,}"), cell(one.who)]
+            cells += [number_cell(value) for value in (one.baseline, one.level, one.deviations)]
+            rows.append((one.trial == self._data.winner, cells))
+        many = f"{len(found):,} in all" + (f", the {len(rows)} greatest here" if len(rows) < len(found) else "")
+        note = f"Rises of a windowed return in training that chance does not explain: {many}."
+        return f"<h2>Breakthroughs</h2><p class='soft'>{note}</p>{table(heads, rows, sortable=True)}"
 
     def trials(self) -> str:
         """The table of all trials."""
@@ -217,16 +236,16 @@ class _Page:
         heads += [("error", False, "")] if errors else []
         rows = []
         for trial in self._ranked:
-            cells = [_cell(self._id(trial.id)), self._status(trial), _number_cell(trial.score)]
+            cells = [cell(self._id(trial.id)), self._status(trial), number_cell(trial.score)]
             for key in self._keys:
                 value = trial.overrides.get(key)
-                cells.append(_number_cell(value, format_value(value)) if numeric[key] else _cell(format_value(value)))
-            cells.append(_number_cell(trial.iterations, f"{trial.iterations:,}"))
-            cells.append(_number_cell(trial.agent_steps, f"{trial.agent_steps:,}"))
-            cells.append(_number_cell(trial.seconds, format_duration(trial.seconds)))
-            cells += [_cell(trial.error or "", "error")] if errors else []
+                cells.append(number_cell(value, format_value(value)) if numeric[key] else cell(format_value(value)))
+            cells.append(number_cell(trial.iterations, f"{trial.iterations:,}"))
+            cells.append(number_cell(trial.agent_steps, f"{trial.agent_steps:,}"))
+            cells.append(number_cell(trial.seconds, format_duration(trial.seconds)))
+            cells += [cell(trial.error or "", "error")] if errors else []
             rows.append((trial.id == self._data.winner, cells))
-        return f"<h2>Trials</h2>{_table(heads, rows, sortable=True)}"
+        return f"<h2>Trials</h2>{table(heads, rows, sortable=True)}"
 
     def settings(self) -> str:
         """Score against each searched number."""
@@ -270,11 +289,11 @@ class _Page:
         heads = [("iterations", False, ""), ("as trial", False, ""), *((names[key], True, key) for key in keys)]
         parts = []
         for part in past:
-            values = [_number_cell(part.values.get(key), format_value(part.values.get(key))) for key in keys]
-            parts.append((False, [_cell(f"{part.start} to {part.stop}"), _cell(self._id(part.trial)), *values]))
-        schedule = f"<p>How the winner's settings came about:</p>{_table(heads, parts)}" if past else ""
+            values = [number_cell(part.values.get(key), format_value(part.values.get(key))) for key in keys]
+            parts.append((False, [cell(f"{part.start} to {part.stop}"), cell(self._id(part.trial)), *values]))
+        schedule = f"<p>How the winner's settings came about:</p>{table(heads, parts)}" if past else ""
         note = "Each arrow: a trial was overwritten with a copy of a better one; the winner's own past is marked."
-        return f"<h2>Lineage</h2><p class='soft'>{note}</p>{_wide(picture)}{schedule}"
+        return f"<h2>Lineage</h2><p class='soft'>{note}</p>{wide(picture)}{schedule}"
 
     def origin(self) -> str:
         """What has to be known to run the same again."""
@@ -293,9 +312,9 @@ class _Page:
         lines = "".join(f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items() if value)
         blocks = [f"<h2>Origin</h2><dl>{lines}</dl>"]
         if data.config_text:
-            blocks.append(_folded("Configuration", data.config_text))
+            blocks.append(folded("Configuration", data.config_text))
         if manifest:
-            blocks.append(_folded("Manifest", json.dumps(manifest, indent=2, ensure_ascii=False)))
+            blocks.append(folded("Manifest", json.dumps(manifest, indent=2, ensure_ascii=False)))
         return "".join(blocks)
 
     def _id(self, trial: str) -> str:
@@ -311,7 +330,7 @@ class _Page:
         return f"c{self._coloured.index(trial) + 1}" if trial in self._coloured else "other"
 
     def _status(self, trial: TrialRecord) -> str:
-        return _cell(STATUS_WORDS.get(trial.status, trial.status), f"status-{trial.status}")
+        return cell(STATUS_WORDS.get(trial.status, trial.status), f"status-{trial.status}")
 
 
 def _name(part: Any) -> str:
@@ -334,51 +353,16 @@ def _ending(setting: Setting, best: Setting) -> list[str]:
     steps = int(setting.steps[-1]) if setting.steps.size else None
     low, high = setting.interval or (None, None)
     return [
-        _number_cell(setting.seeds, seeds),
-        _number_cell(steps, format_count(steps)),
-        _number_cell(setting.score),
-        _number_cell(low, "-" if low is None else f"{format_score(low)} to {format_score(high)}"),
-        _cell(setting.against(best)),
+        number_cell(setting.seeds, seeds),
+        number_cell(steps, format_count(steps)),
+        number_cell(setting.score),
+        number_cell(low, "-" if low is None else f"{format_score(low)} to {format_score(high)}"),
+        cell(setting.against(best)),
     ]
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _cell(text: str, style: str = "") -> str:
-    return f'<td class="{escape(style)}">{escape(text)}</td>' if style else f"<td>{escape(text)}</td>"
-
-
-def _number_cell(value: Any, text: str | None = None) -> str:
-    """A cell that is aligned and sorted as a number."""
-    words = format_score(value) if text is None else text
-    return f'<td class="number" data-value="{escape("" if value is None else str(value))}">{escape(words)}</td>'
-
-
-def _head(name: str, number: bool, hint: str) -> str:
-    style = ' class="number"' if number else ""
-    title = f' title="{escape(hint)}"' if hint else ""
-    return f"<th{style}{title}>{escape(name)}</th>"
-
-
-def _table(
-    heads: Sequence[tuple[str, bool, str]], rows: Sequence[tuple[bool, list[str]]], sortable: bool = False
-) -> str:
-    """A table of (heading, is a number, hint) and (is the winner, cells)."""
-    head = "".join(_head(*words) for words in heads)
-    body = "".join(f"<tr{WINNER_ROW if won else ''}>{''.join(cells)}</tr>" for won, cells in rows)
-    style = ' class="sortable"' if sortable else ""
-    return f'<div class="scroll"><table{style}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _wide(picture: str) -> str:
-    """A picture that is scrolled rather than shrunk on a narrow screen."""
-    return f'<div class="scroll">{picture}</div>'
-
-
-def _folded(name: str, text: str) -> str:
-    return f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>"
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from marl_tune.results import LineageRecord, RunFolder, TrialRecord, read_csv, read_json
+from marl_tune.results import BreakthroughRecord, LineageRecord, RunFolder, TrialRecord, read_csv, read_json
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class ReportData:
     trials: list[TrialRecord] = field(default_factory=list)
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # trial -> (agent-steps, score) in order
     lineage: list[LineageRecord] = field(default_factory=list)
+    breakthroughs: list[BreakthroughRecord] = field(default_factory=list)
     metric: str = "return_mean_agent"
     mode: str = "max"
 
@@ -109,6 +110,7 @@ def load(folder: RunFolder) -> ReportData:
     data.metric = data.summary.get("metric") or search.get("metric") or data.metric
     data.mode = data.summary.get("mode") or search.get("mode") or data.mode
     data.lineage = folder.read_lineage()
+    data.breakthroughs = folder.read_breakthroughs()
     rows = read_csv(folder.progress)
     data.curves = _curves(rows, data.metric)
     data.trials = folder.read_trials() or _trials_so_far(rows, data.metric)

@@ -6,6 +6,7 @@ from typing import Any
 
 import envs
 from envs.world import agents_per_step
+from marl_tune.breakthroughs import COUNT, FREQUENCY
 from marl_tune.budget import asha_max_t, max_iterations, num_copies, world_steps_per_learner
 from marl_tune.errors import ConfigError, invalid
 from marl_tune.resources import check_cluster, machine_resources
@@ -102,6 +103,13 @@ def check_judges(sweep: SweepConfig) -> None:
     """What ranks trials: the metric is measured, the winner can be loaded, and it is judged on seeds not trained on."""
     if sweep.search.metric.startswith("evaluation/") and sweep.evaluation.interval == 0:
         raise invalid("evaluation.interval", f"be at least 1 where search.metric is {sweep.search.metric}", 0)
+    if sweep.search.metric in (COUNT, FREQUENCY):
+        if sweep.breakthroughs is None:
+            rule = "be something else where breakthroughs is null: none are counted"
+            raise invalid("search.metric", rule, sweep.search.metric)
+        if sweep.cluster.rollout == "rllib":
+            rule = "be something else under cluster.rollout=rllib, which does not tell of each episode"
+            raise invalid("search.metric", rule, sweep.search.metric)
     if sweep.checkpoint.frequency == 0 and not sweep.checkpoint.at_end:
         raise invalid("checkpoint.at_end", "be true where checkpoint.frequency is 0: no policy would be kept", False)
     evaluation = range(sweep.evaluation.seed, sweep.evaluation.seed + sweep.evaluation.episodes)

@@ -114,6 +114,11 @@ BAD = [
     (["cluster.num_gpus_per_learner=64"], "cluster.num_gpus_per_learner"),
     (["checkpoint.frequency=0", "checkpoint.at_end=false"], "checkpoint.at_end must be true"),
     (["search.metric=evaluation/return_mean_agent"], "evaluation.interval must be at least 1"),
+    (["search.metric=breakthroughs", "breakthroughs=null"], "search.metric must be something else where breakthroughs"),
+    (
+        ["search.metric=breakthrough_frequency", "cluster.rollout=rllib"],
+        "search.metric must be something else under cluster.rollout=rllib",
+    ),
     (["evaluation.seed=0"], "evaluation.seed must keep its 20 held-out seeds clear of the training seed (0)"),
     (["selection.seed=1000019"], "selection.seed must keep its 100 seeds clear of the evaluation's"),
     (["sharing=roles", "sharing.roles=null"], "sharing.roles must"),

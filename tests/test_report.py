@@ -13,7 +13,15 @@ from marl_tune.manifest import begin_manifest, finish_manifest
 from marl_tune.report import main, render, write_report
 from marl_tune.report_charts import Curve, _Axis, learning_curves, ticks
 from marl_tune.report_data import load
-from marl_tune.results import LineageRecord, RunFolder, TrialRecord, csv_text, write_json, write_text
+from marl_tune.results import (
+    BreakthroughRecord,
+    LineageRecord,
+    RunFolder,
+    TrialRecord,
+    csv_text,
+    write_json,
+    write_text,
+)
 
 CONFIG = """\
 name: ant_colony
@@ -139,6 +147,20 @@ def test_every_searched_value_of_every_trial_is_in_the_table(folder, page):
         for value in record.overrides.values():
             assert f'data-value="{value}"' in page
     assert page.count("<tr") == 1 + len(TRIALS) + 1 + 3  # trials with head, and the winner's past of three parts
+
+
+def test_the_greatest_breakthroughs_are_told(tmp_path, page):
+    assert "Breakthroughs" not in page
+    folder = run_folder(tmp_path)
+    found = [BreakthroughRecord(TRIALS[number % 3], number, "team", 12.5, 3.25, 5.0 + number) for number in range(12)]
+    folder.write_breakthroughs([*found, BreakthroughRecord(TRIALS[4], 99, "ant_7", 1.0, 0.0, math.inf)])
+    page = render(load(folder))
+    table = page[page.index("<h2>Breakthroughs") : page.index("<h2>Trials")]
+    assert "13 in all, the 10 greatest here" in table
+    assert table.count("<tr") == 1 + 10
+    assert table.index("ant_7") < table.index(f'data-value="{found[11].deviations}"')
+    assert "12.50" in table
+    assert f'data-value="{found[2].deviations}"' not in table
 
 
 def test_the_winner_stands_first_and_the_verdict_tells_of_chance(page):
