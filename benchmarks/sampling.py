@@ -29,6 +29,7 @@ WORLDS = {
     "mpe/simple_spread": ("usual", "mlp"),
     "mpe/simple_adversary": ("usual", "mlp"),
     "mpe/simple_tag": ("usual", "mlp"),
+    "sisl/pursuit": ("usual", "mlp"),
     "vmas": ("usual", "mlp"),
     "mpe/simple_spread_v3": ("usual", "mlp"),
     "mpe/simple_adversary_v3": ("usual", "mlp"),

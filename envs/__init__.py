@@ -17,6 +17,7 @@ ENVS: dict[str, str] = {
     "mpe/simple_spread": "envs.mpe.simple_spread:SimpleSpread",
     "mpe/simple_adversary": "envs.mpe.simple_adversary:SimpleAdversary",
     "mpe/simple_tag": "envs.mpe.simple_tag:SimpleTag",
+    "sisl/pursuit": "envs.sisl.pursuit:Pursuit",
     "pettingzoo": "envs.pettingzoo:Pettingzoo",
     "vmas": "envs.vmas:Vmas",
     "pricing": "envs.pricing:Pricing",

@@ -234,7 +234,8 @@ def test_each_world_has_an_experiment():
     chosen = {}
     for path in (CONF / "experiment").glob("*.yaml"):
         experiment = yaml.safe_load(path.read_text())
-        options = {key: name for entry in experiment["defaults"] if entry != "_self_" for key, name in entry.items()}
+        overrides = [entry for entry in experiment["defaults"] if isinstance(entry, dict)]
+        options = {key: name for entry in overrides for key, name in entry.items()}
         chosen[experiment.get("env", {}).get("id", options["override /env"])] = options
     assert set(SHORT) <= set(chosen)
     for option in SHORT:
