@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
 import io
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -63,6 +64,10 @@ class BreakthroughRecord:
     level: float  # mean return of the window that rose
     baseline: float  # mean return of the episodes before
     deviations: float  # their difference in standard deviations of such a difference; infinite where those are 0
+
+
+class RunHeldError(RuntimeError):
+    """Another process works on the run."""
 
 
 class RunFolder:
@@ -121,6 +126,29 @@ class RunFolder:
         if not folder.config.exists() and not folder.manifest.exists():
             raise FileNotFoundError(f"{path} is not a run's folder: it holds neither config.yaml nor manifest.json")
         return folder
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps this run to this process: two that go on with one run would overwrite each other's checkpoints.
+
+        The lock goes with the process, however that ends. On a file system without locks nothing is held.
+
+        Raises:
+            RunHeldError: another process of this machine works on the run.
+        """
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise RunHeldError(f"process {file.read().strip() or 'unknown'} works on it") from None
+            except OSError:
+                yield
+                return
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
 
     @property
     def title(self) -> str:

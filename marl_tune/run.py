@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import yaml
 
 from marl_tune import cluster, convert
+from marl_tune.errors import invalid
 from marl_tune.imports import uncollected
 from marl_tune.manifest import begin_manifest
 from marl_tune.quiet import quiet_ray
 from marl_tune.resources import check_cluster, machine_resources, trial_resources
-from marl_tune.results import RunFolder, as_typed, write_text
+from marl_tune.results import RunFolder, RunHeldError, as_typed, write_text
 from marl_tune.schema import SweepConfig
 from marl_tune.space import parse, trial_count
 
@@ -47,6 +48,14 @@ def run(sweep: SweepConfig, command: Sequence[str]) -> int:
     if folder is None:
         folder = RunFolder.create(sweep.results_dir, sweep.name)
         write_text(folder.config, yaml.safe_dump(convert.to_dict(sweep), sort_keys=False))
+    try:
+        with folder.held():
+            return _train(sweep, folder, here, command)
+    except RunHeldError as error:
+        raise invalid("resume", f"name a run that no other process works on ({error})", as_typed(folder.path)) from None
+
+
+def _train(sweep: SweepConfig, folder: RunFolder, here: bool, command: Sequence[str]) -> int:
     begin_manifest(folder, {"sweep": sweep.seed, "selection": sweep.selection.seed}, command)
     try:
         with uncollected():

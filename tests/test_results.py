@@ -5,6 +5,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 from datetime import datetime
 
 import numpy as np
@@ -15,6 +16,7 @@ from marl_tune.manifest import begin_manifest, finish_manifest, git_state
 from marl_tune.results import (
     LineageRecord,
     RunFolder,
+    RunHeldError,
     TrialRecord,
     as_cell,
     from_cell,
@@ -46,6 +48,19 @@ def test_the_files_of_the_contract(folder):
     best = "best/checkpoint best/config.yaml best/evaluation.json report.html summary.json"
     assert [folder.relative(path) for path in files] == f"{names} {best}".split()
     assert folder.relative("/elsewhere/x") == "/elsewhere/x"
+
+
+def test_a_run_is_held_by_one_process_at_a_time(folder):
+    with folder.held():
+        with pytest.raises(RunHeldError, match=f"process {os.getpid()} works on it"), RunFolder(folder.path).held():
+            pass
+        ask = "import sys; from marl_tune.results import RunFolder; RunFolder.open(sys.argv[1]).held().__enter__()"
+        write_text(folder.config, "")
+        other = subprocess.run([sys.executable, "-c", ask, str(folder.path)], capture_output=True, text=True)
+        assert f"process {os.getpid()} works on it" in other.stderr
+    for _ in range(2):  # free again afterwards
+        with folder.held():
+            pass
 
 
 def test_runs_that_start_in_one_second_get_folders_of_their_own(tmp_path):

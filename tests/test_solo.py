@@ -339,6 +339,10 @@ def test_an_interruption_after_the_training_says_how_to_go_on(sweep_of, tiny, mo
         patch.setattr(session, "select", interrupted)
         folder = ran(sweep_of(), code=130)
     assert f"resume={folder}" in capsys.readouterr().out
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with RunFolder.open(folder).held(), pytest.raises(ConfigError, match="resume must name a run that no other proc"):
+        run(tiny(f"resume={folder}"), ["test"])
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
     assert run(tiny(f"resume={folder}"), ["test"]) == 0
     assert iterations(folder) == [1, 2], "it trained again"
     assert summary_of(folder)["status"] == "finished"
