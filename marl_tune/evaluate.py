@@ -20,7 +20,8 @@ def main(words: Sequence[str] | None = None) -> int:
             raise ConfigError(f"--episodes must be at least 1, got {arguments.episodes}")
         if arguments.seed is not None and arguments.seed < 0:
             raise ConfigError(f"--seed must be at least 0, got {arguments.seed}")
-        result = evaluate(find_checkpoint(Path(arguments.path)), arguments.episodes, arguments.seed)
+        checkpoint = find_checkpoint(Path(arguments.path))
+        result = evaluate(checkpoint, arguments.episodes, arguments.seed, arguments.explore)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -45,16 +46,19 @@ def find_checkpoint(path: Path) -> Path:
     )
 
 
-def evaluate(folder: Path, episodes: int | None = None, seed: int | None = None) -> dict[str, Any]:
-    """Plays the policy of a checkpoint folder greedily.
+def evaluate(
+    folder: Path, episodes: int | None = None, seed: int | None = None, explore: bool | None = None
+) -> dict[str, Any]:
+    """Plays the policy of a checkpoint folder.
 
     Args:
         episodes: how many; default: as many as its sweep's selection played.
         seed: of the first episode, the next has the next seed; default: the selection's, so that the printed numbers
             are the sweep's.
+        explore: whether actions are drawn from the policy, rather than the most likely taken; default: the selection's.
 
     Returns:
-        The numbers of `marl_tune.selection.describe`, with `checkpoint`, `metric` and `seed`.
+        The numbers of `marl_tune.selection.describe`, with `checkpoint`, `metric`, `seed` and `explore`.
     """
     from marl_tune.quiet import quiet_ray
 
@@ -67,8 +71,9 @@ def evaluate(folder: Path, episodes: int | None = None, seed: int | None = None)
     rules = sweep.selection
     first = rules.seed if seed is None else seed
     count = rules.episodes if episodes is None else episodes
-    evaluation = evaluate_checkpoint(folder, range(first, first + count), rules.explore)
-    about = {"checkpoint": str(folder), "metric": sweep.search.metric, "seed": first}
+    drawn = rules.explore if explore is None else explore
+    evaluation = evaluate_checkpoint(folder, range(first, first + count), drawn)
+    about = {"checkpoint": str(folder), "metric": sweep.search.metric, "seed": first, "explore": drawn}
     return about | describe(evaluation, sweep.search.metric, rules)
 
 
@@ -82,12 +87,12 @@ def _table(result: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m marl_tune.evaluate", description="Play a trained policy greedily on seeds."
-    )
+    parser = argparse.ArgumentParser(prog="python -m marl_tune.evaluate", description="Play a trained policy on seeds.")
     parser.add_argument("path", metavar="PATH", help="a run's folder, its best/, or any checkpoint folder")
     parser.add_argument("--episodes", type=int, help="episodes to play (default: as in the sweep's selection)")
     parser.add_argument("--seed", type=int, help="seed of the first episode; the next has the next seed")
+    words = "draw actions from the policy, or take the most likely (default: as in the sweep's selection)"
+    parser.add_argument("--explore", action=argparse.BooleanOptionalAction, help=words)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return parser
 
