@@ -10,8 +10,9 @@ run: $(READY)
 	$(BIN)/python -m marl_tune +experiment=ant_colony
 
 # Two processes; a file stays whole, for what its tests have in common, and each process starts Ray once at the most.
+# xdist would put files of few tests last, which are the long ones: tests/conftest.py says which come first.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --timeout 3600

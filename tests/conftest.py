@@ -10,6 +10,14 @@ import pytest
 from marl_tune.config import compose
 from marl_tune.schema import SweepConfig
 
+# Files whose tests run whole sweeps. Processes begin with them, so that none is left with a long one at the end.
+LONG = ("test_run.py", "test_solo.py", "test_trial.py", "test_wandb.py", "test_cluster.py", "test_learner.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, all else as it was."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture
 def tiny(tmp_path):
