@@ -254,8 +254,15 @@ print(code, heavy, used.ru_utime + used.ru_stime, sep="|")
 """
 
 
+@pytest.fixture(scope="module")
+def libraries_s():
+    """CPU seconds of the least that an answer takes on this machine: to import what composes and checks."""
+    command = [sys.executable, "-c", "import time, gymnasium, hydra, numpy; print(time.process_time())"]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+
+
 @pytest.mark.parametrize(("words", "code"), [([], 0), (["--help"], 0), (["--cfg", "job"], 0), (["algorithm.lr=-1"], 2)])
-def test_answers_come_at_once(words, code, tmp_path):
+def test_answers_come_at_once(words, code, tmp_path, libraries_s):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", LIGHT, *words]
     done = subprocess.run(
@@ -264,7 +271,7 @@ def test_answers_come_at_once(words, code, tmp_path):
     returned, heavy, seconds = done.stdout.splitlines()[-1].split("|")
     assert returned == str(code)
     assert heavy == "[]"
-    assert float(seconds) < 2.0, "CPU seconds, which other processes do not lengthen"
+    assert float(seconds) < 6 * libraries_s, "CPU seconds, in those of this machine"
     assert list(tmp_path.iterdir()) == []
 
 

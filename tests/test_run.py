@@ -262,6 +262,7 @@ def resumed(home: Path, folder: Path) -> None:
         assert iterations == list(range(1, 41)), "an iteration is missing or stands twice"
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_says_how_to_go_on_and_goes_on(tmp_path):
     process, folder = started(tmp_path)
     process.send_signal(signal.SIGINT)
