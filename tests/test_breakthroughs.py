@@ -294,6 +294,7 @@ class TestInATrial:
     def test_without_them_nothing_is_logged(self, trial, word):
         assert not any("breakthrough" in name for name in flat_metrics(trial(None, word).train()))
 
+    @pytest.mark.slow
     def test_the_episodes_of_all_runners_are_heard_of(self, trial):
         one = trial(None, "cluster.num_env_runners=2", "cluster.num_envs_per_env_runner=5")
         trained(one, 2)

@@ -72,7 +72,11 @@ class TestSearches:
                 2,
                 marks=pytest.mark.slow,
             ),
-            (["search=random", "sharing=independent", "+space.module.choice=[mlp,gru]", "search.num_samples=2"], 2),
+            pytest.param(
+                ["search=random", "sharing=independent", "+space.module.choice=[mlp,gru]", "search.num_samples=2"],
+                2,
+                marks=pytest.mark.slow,
+            ),
         ],
         ids=lambda v: v[0] if isinstance(v, list) else str(v),
     )
@@ -88,6 +92,7 @@ class TestSearches:
             points = {(float(row["algorithm.lr"]), int(row["seed"])) for row in table}
             assert points == {(1e-3, 1), (1e-3, 2), (2e-3, 1), (2e-3, 2)}
 
+    @pytest.mark.slow
     def test_pbt_starts_no_more_processes_than_run_at_once(self, tiny, monkeypatch):
         pids: list[int] = []
 
