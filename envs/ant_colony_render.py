@@ -2,13 +2,10 @@
 
 import numpy as np
 
-from envs.drawing import blend_disc, heat_map
+from envs.drawing import MARGIN, blend_disc, crowds, draw_bar, framed, heat_map
 
 PICTURE_SIDE = 600  # pixels that the longer side of the grid fills at most
-MARGIN = 10  # pixels around the grid
-BAR = 8  # pixels, height of the bar that shows how much food is left
 
-BACKGROUND = (13, 15, 24)
 HEAT = np.array(((24, 27, 40), (58, 32, 96), (148, 44, 116), (226, 88, 72), (252, 196, 92)), np.float32)
 # colours of pheromone levels 0 to 1, at equal distances after the square root
 NEST, NEST_HOLE = (214, 168, 108), (84, 56, 36)
@@ -40,13 +37,8 @@ def draw_colony(
     Returns:
         (height, width, 3) uint8 pixels.
     """
-    width, height = pheromone.shape
-    scale = max(PICTURE_SIDE // max(width, height), 2)  # pixels per cell
-    canvas = np.empty((height * scale + 3 * MARGIN + BAR, width * scale + 2 * MARGIN, 3), np.float32)
-    canvas[:] = BACKGROUND
-    canvas[MARGIN : MARGIN + height * scale, MARGIN : MARGIN + width * scale] = heat_map(
-        np.sqrt(np.clip(pheromone, 0.0, 1.0)), scale, HEAT, line=0.85
-    )
+    scale = max(PICTURE_SIDE // max(pheromone.shape), 2)  # pixels per cell
+    canvas = framed(heat_map(np.sqrt(np.clip(pheromone, 0.0, 1.0)), scale, HEAT, line=0.85))
 
     def centre(x: float, y: float) -> tuple[float, float]:
         return MARGIN + (x + 0.5) * scale, MARGIN + (y + 0.5) * scale
@@ -61,18 +53,14 @@ def draw_colony(
     for spot, heading, loaded in zip(_spread(ants), headings, carrying, strict=True):
         _draw_ant(canvas, centre(*spot), heading, bool(loaded), scale)
 
-    top, bar = height * scale + 2 * MARGIN, width * scale
-    canvas[top : top + BAR, MARGIN : MARGIN + bar] = FOOD_RIM
-    canvas[top : top + BAR, MARGIN : MARGIN + round(bar * food_left)] = FOOD
+    draw_bar(canvas, food_left, FOOD, FOOD_RIM)
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
 def _spread(ants: np.ndarray) -> np.ndarray:
     """Moves ants that share a cell a little apart, (N, 2), so that a crowd does not look like one ant."""
     spots = ants.astype(np.float64)
-    _, cell = np.unique(ants, axis=0, return_inverse=True)
-    for shared in np.flatnonzero(np.bincount(cell.ravel()) > 1):
-        crowd = np.flatnonzero(cell.ravel() == shared)
+    for crowd in crowds(ants):
         angle = 2 * np.pi * np.arange(len(crowd)) / len(crowd)
         spots[crowd] += 0.25 * np.stack((np.cos(angle), np.sin(angle)), axis=-1)
     return spots

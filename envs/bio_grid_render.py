@@ -5,15 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.drawing import blend_disc, heat_map
+from envs.drawing import BACKGROUND, GOLDEN_ANGLE, blend_disc, crowds, heat_map
 
 PICTURE_WIDTH, PICTURE_HEIGHT = 960, 720  # pixels that the layers fill at most
 MARGIN = 14  # pixels around a layer
 PIP = 4  # pixels, radius of the marks above a layer that say which one it is
 ABREAST = 4  # layers in a row, where there are no more; else the rows are as many as the columns
-GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 
-BACKGROUND = (13, 15, 24)
 HEAT = np.array(((30, 34, 50), (56, 34, 98), (128, 42, 116), (196, 76, 84), (226, 150, 84)), np.float32)
 # colours of pheromone levels 0 to 1, at equal distances
 PIP_ON, PIP_OFF = (238, 240, 245), (58, 64, 84)
@@ -88,12 +86,9 @@ def _draw_pips(canvas: np.ndarray, left: int, top: int, layer: int, depth: int) 
 def _spread(agents: np.ndarray) -> np.ndarray:
     """Moves agents that share a cell apart along x and y, (N, 3), like the seeds of a sunflower."""
     spots = agents.astype(np.float64)
-    _, cell = np.unique(agents, axis=0, return_inverse=True)
-    for number in range(cell.max() + 1):
-        crowd = np.flatnonzero(cell.ravel() == number)
-        if len(crowd) > 1:
-            rank = np.arange(len(crowd))
-            radius = 0.36 * np.sqrt((rank + 0.5) / max(len(crowd), 6))
-            angle = GOLDEN_ANGLE * rank
-            spots[crowd, :2] += radius[:, None] * np.stack((np.cos(angle), np.sin(angle)), axis=-1)
+    for crowd in crowds(agents):
+        rank = np.arange(len(crowd))
+        radius = 0.36 * np.sqrt((rank + 0.5) / max(len(crowd), 6))
+        angle = GOLDEN_ANGLE * rank
+        spots[crowd, :2] += radius[:, None] * np.stack((np.cos(angle), np.sin(angle)), axis=-1)
     return spots

@@ -1,10 +1,15 @@
 """What the pictures of our worlds are made of: heat maps of grids, and discs with smooth edges."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 LINES_FROM = 8  # pixels per cell: smaller cells have no lines between them
+GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # between neighbours in the seeds of a sunflower
+MARGIN = 10  # pixels around a framed field
+BAR = 8  # pixels, height of the bar below it
+BACKGROUND = (13, 15, 24)
 
 
 def heat_map(levels: np.ndarray, scale: int, colours: np.ndarray, line: float) -> np.ndarray:
@@ -26,6 +31,29 @@ def heat_map(levels: np.ndarray, scale: int, colours: np.ndarray, line: float) -
         field[::scale] *= line
         field[:, ::scale] *= line
     return field
+
+
+def framed(field: np.ndarray) -> np.ndarray:
+    """A canvas with a field (height, width, 3) in it, a margin around, and room for a bar below."""
+    height, width = field.shape[:2]
+    canvas = np.empty((height + 3 * MARGIN + BAR, width + 2 * MARGIN, 3), np.float32)
+    canvas[:] = BACKGROUND
+    canvas[MARGIN : MARGIN + height, MARGIN : MARGIN + width] = field
+    return canvas
+
+
+def draw_bar(canvas: np.ndarray, share: float, full: Sequence[float], empty: Sequence[float]) -> None:
+    """Draws a bar below the field of a `framed` canvas, in place, of which a share in [0, 1] is full."""
+    bar, width = canvas[-MARGIN - BAR : -MARGIN], canvas.shape[1] - 2 * MARGIN
+    bar[:, MARGIN : MARGIN + width] = empty
+    bar[:, MARGIN : MARGIN + round(width * share)] = full
+
+
+def crowds(cells: np.ndarray) -> Iterator[np.ndarray]:
+    """Of agents on cells (N, axes): the places of those that share one, cell by cell."""
+    _, cell, sharing = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+    for shared in np.flatnonzero(sharing > 1):
+        yield np.flatnonzero(cell.ravel() == shared)
 
 
 def blend_disc(canvas: np.ndarray, centre: Sequence[float], radius: float, colour: Sequence[float]) -> None:

@@ -4,16 +4,12 @@ import math
 
 import numpy as np
 
-from envs.drawing import blend_disc, heat_map
+from envs.drawing import GOLDEN_ANGLE, MARGIN, blend_disc, crowds, draw_bar, framed, heat_map
 
 PICTURE_SIDE = 600  # pixels that the longer side of the map fills at most
-MARGIN = 10  # pixels around the map
-BAR = 8  # pixels, height of the bar that shows how many evaders are left
-GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 RING = 5  # agents on a cell that stand in a ring; more fill it
 SEEN_BY = 4  # pursuers that see a cell: no brighter for more
 
-BACKGROUND = (13, 15, 24)
 GROUND = np.array(((22, 25, 37), (44, 38, 44), (58, 46, 46), (69, 52, 47), (78, 57, 48)), np.float32)
 # colours of cells that 0, 1, ... SEEN_BY pursuers see
 WALL, WALL_EDGE = (96, 106, 132), (128, 140, 168)
@@ -34,11 +30,8 @@ def draw_pursuit(walls: np.ndarray, pursuers: np.ndarray, evaders: np.ndarray, r
     Returns:
         (height, width, 3) uint8 pixels.
     """
-    width, height = walls.shape
-    scale = max(PICTURE_SIDE // max(width, height), 2)  # pixels per cell
-    canvas = np.empty((height * scale + 3 * MARGIN + BAR, width * scale + 2 * MARGIN, 3), np.float32)
-    canvas[:] = BACKGROUND
-    canvas[MARGIN : MARGIN + height * scale, MARGIN : MARGIN + width * scale] = _ground(walls, pursuers, reach, scale)
+    scale = max(PICTURE_SIDE // max(walls.shape), 2)  # pixels per cell
+    canvas = framed(_ground(walls, pursuers, reach, scale))
 
     spots, radii = _spread(np.concatenate((pursuers, evaders)))
     for index, ((x, y), radius) in enumerate(zip(spots, radii * scale, strict=True)):
@@ -51,9 +44,7 @@ def draw_pursuit(walls: np.ndarray, pursuers: np.ndarray, evaders: np.ndarray, r
             blend_disc(canvas, centre, 0.72 * radius + 0.05 * scale, EVADER_RIM)
             blend_disc(canvas, centre, 0.72 * radius, EVADER)
 
-    top, bar = height * scale + 2 * MARGIN, width * scale
-    canvas[top : top + BAR, MARGIN : MARGIN + bar] = BAR_EMPTY
-    canvas[top : top + BAR, MARGIN : MARGIN + round(bar * left)] = EVADER
+    draw_bar(canvas, left, EVADER, BAR_EMPTY)
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
@@ -81,9 +72,7 @@ def _spread(agents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         (A, 2) where to draw each, and (A,) how large: radius; all in cells.
     """
     spots, radii = agents.astype(np.float64), np.full(len(agents), 0.36)
-    _, cell, sharing = np.unique(agents, axis=0, return_inverse=True, return_counts=True)
-    for shared in np.flatnonzero(sharing > 1):
-        crowd = np.flatnonzero(cell.ravel() == shared)
+    for crowd in crowds(agents):
         rank = np.arange(len(crowd))
         ring = len(crowd) <= RING
         angle = 2 * math.pi * (rank / len(crowd) + 0.125) if ring else GOLDEN_ANGLE * rank
