@@ -49,3 +49,12 @@ def checked_actions(group: AgentGroup, actions: np.ndarray, num_envs: int) -> np
     if given.shape != shape:
         raise ValueError(f"actions of {group.name} must have the shape {shape}, got {given.shape}")
     return given
+
+
+def checked_choices(group: AgentGroup, actions: np.ndarray, num_envs: int) -> np.ndarray:
+    """As `checked_actions`, for a group whose space is Discrete. Raises ValueError for a choice outside it, too."""
+    given = checked_actions(group, actions, num_envs)
+    last = int(group.action_space.n) - 1  # type: ignore[attr-defined]
+    if given.min() < 0 or given.max() > last:
+        raise ValueError(f"actions of {group.name} must be in 0..{last}, got {given.min()} to {given.max()}")
+    return given

@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.array_world import ArrayWorld
-from envs.groups import checked_actions
+from envs.groups import checked_actions, checked_choices
 from envs.mpe.particles_render import draw_particles
 from envs.world import AgentGroup, Observations, Step
 
@@ -205,9 +205,8 @@ class ParticleWorld(ArrayWorld):
         """The acceleration that each agent asks for, (N, 2, B)."""
         continuous, chosen = self.config.continuous_actions, []
         for group in self.groups:
-            action = checked_actions(group, actions[group.name], self.num_envs)
-            if not continuous and (action.min() < 0 or action.max() >= len(DIRECTIONS)):
-                raise ValueError(f"actions of {group.name} must be in 0..4, got {action.min()} to {action.max()}")
+            checked = checked_actions if continuous else checked_choices
+            action = checked(group, actions[group.name], self.num_envs)
             if continuous and np.isnan(action).any():
                 raise ValueError(f"actions of {group.name} must be numbers, got nan")
             chosen.append(action)

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.array_world import ArrayWorld
-from envs.groups import checked_actions
+from envs.groups import checked_choices
 from envs.sisl.pursuit_map import draw_start, open_sides, wall_cells
 from envs.sisl.pursuit_render import draw_pursuit
 from envs.world import AgentGroup, Observations, Step
@@ -232,9 +232,7 @@ class Pursuit(ArrayWorld):
 
     def step(self, actions: dict[str, np.ndarray]) -> Step:
         """See `World.step`. Raises ValueError for an action outside 0..4 or of the wrong shape."""
-        action = checked_actions(self.groups[0], actions[GROUP], self.num_envs)
-        if action.min() < 0 or action.max() > STAY:
-            raise ValueError(f"actions of {GROUP} must be in 0..{STAY}, got {action.min()} to {action.max()}")
+        action = checked_choices(self.groups[0], actions[GROUP], self.num_envs)
         before = self._beside()
         self._pursuers[...] = self._next_cell.take(self._pursuers * len(MOVES) + action)
         self._count_pursuers()
