@@ -1,7 +1,14 @@
-"""Arrays, or dicts of arrays where an observation space is a Dict, handled alike."""
+"""Arrays, or dicts of arrays where an observation space is a Dict, handled alike.
 
-from collections.abc import Callable
+They are NumPy's, or torch's where a world keeps what its agents see on the GPU that it simulates on.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
+
+Array = Any  # np.ndarray or torch.Tensor
 
 
 def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
@@ -9,3 +16,31 @@ def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
     if isinstance(trees[0], dict):
         return {key: tree_map(function, *(tree[key] for tree in trees)) for key in trees[0]}
     return function(*trees)
+
+
+def copied(array: Array) -> Array:
+    """In memory of its own, on the same device."""
+    return array.copy() if isinstance(array, np.ndarray) else array.clone()
+
+
+def joined(*arrays: Array) -> Array:
+    """One after the other, along the first axis."""
+    if len(arrays) == 1:
+        return arrays[0]
+    if isinstance(arrays[0], np.ndarray):
+        return np.concatenate(arrays)
+    whole, start = empty((sum(map(len, arrays)), *arrays[0].shape[1:]), arrays[0]), 0  # nothing in envs/ needs torch
+    for array in arrays:
+        whole[start : start + len(array)] = array
+        start += len(array)
+    return whole
+
+
+def empty(shape: Sequence[int], like: Array) -> Array:
+    """Not yet written, of the type and on the device of another."""
+    return np.empty(shape, like.dtype) if isinstance(like, np.ndarray) else like.new_empty(tuple(shape))
+
+
+def on_host(array: Array) -> np.ndarray:
+    """As NumPy's; one of NumPy's is returned as it is."""
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()

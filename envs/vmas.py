@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from envs.groups import checked_actions, group_agents, zero_observations
-from envs.trees import tree_map
+from envs.trees import copied, on_host, tree_map
 from envs.vmas_draws import draws_from
 from envs.vmas_render import draw
 from envs.vmas_scenario import make_env, to_gymnasium
@@ -60,7 +60,7 @@ class Vmas(World):
         Box, or Discrete without `continuous_actions`; a scenario with communication adds its words.
 
     Observations:
-        A Box, or a Dict of Boxes, float32. On a GPU they are copied to the host after each step.
+        A Box, or a Dict of Boxes, float32; on a GPU they are torch tensors, and stay there.
 
     Rewards:
         The scenario's own.
@@ -92,6 +92,7 @@ class Vmas(World):
 
         self.config, self.num_envs = config, num_envs
         settings = {"max_steps": config.max_steps, "continuous_actions": config.continuous_actions}
+        self._stays = stays_on(config.device)
         self._lanes = -(-num_envs // LANES) * LANES  # copies of VMAS's; those from B on do nothing
         self._env = make_env(config.scenario, config.kwargs, self._lanes, config.device, **settings)
         self._state = StateOf(self._env)
@@ -99,7 +100,7 @@ class Vmas(World):
         self.groups = tuple(group for group, _ in self._members)
         self._rngs = [np.random.default_rng() for _ in range(num_envs)]
         self._shared_rng = np.random.default_rng()  # of what is drawn for all copies at once
-        self._observations = zero_observations(self.groups, num_envs)
+        self._observations = tree_map(self._from_host, zero_observations(self.groups, num_envs))
         self._told: dict[str, np.ndarray] = {}  # name -> (B,): the infos of the last step
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
@@ -113,11 +114,11 @@ class Vmas(World):
             with draws_from(self._rngs[copy], self.config.device):
                 self._env.reset_at(copy, return_observations=False)
         with draws_from(self._shared_rng, self.config.device):
-            seen = self._stacked(self._env.get_from_scenario(True, False, False, False)[0])
+            seen = self._seen(self._env.get_from_scenario(True, False, False, False)[0])
         chosen = [copy for copy, _ in pairs]
         for group in self.groups:
             tree_map(lambda rows, new: _put(rows, chosen, new), self._observations[group.name], seen[group.name])
-        return tree_map(np.copy, self._observations)
+        return tree_map(copied, self._observations)
 
     def step(self, actions: dict[str, np.ndarray]) -> Step:
         """See `World.step`. Raises ValueError for actions of the wrong shape."""
@@ -134,24 +135,36 @@ class Vmas(World):
                 acts[place] = torch.tensor(padded[:, column], device=self._env.device).reshape(self._lanes, -1)
         with draws_from(self._shared_rng, self.config.device):
             seen, rewards, terminated, truncated, infos = self._env.step(acts)
-        self._observations = self._stacked(seen)
+        self._observations = self._seen(seen)
         self._told = {name: values[: self.num_envs] for name, values in _means(infos).items()}
         ended, late = terminated.bool()[: self.num_envs], truncated.bool()[: self.num_envs]
         return Step(
-            observations=tree_map(np.copy, self._observations),
-            rewards=self._stacked([reward.reshape(self._lanes) for reward in rewards]),  # wheel says (lanes, 1)
+            observations=tree_map(copied, self._observations),
+            rewards=tree_map(on_host, self._stacked([reward.reshape(self._lanes) for reward in rewards])),
+            # wheel says (lanes, 1)
             terminated=ended.cpu().numpy(),
             truncated=(late & ~ended).cpu().numpy(),
         )
 
     def _stacked(self, per_agent: Sequence[Any]) -> dict[str, Any]:
         """Tensors (lanes, ...) per agent, or dicts of such -> group -> (B, N, ...) float32, in memory of their own."""
+        import torch  # only here: the settings are read without it
 
-        def stack(*tensors: Any) -> np.ndarray:
-            rows = [tensor[: self.num_envs].float().detach().cpu().numpy() for tensor in tensors]
-            return np.stack(rows, axis=1)
+        def stack(*tensors: Any) -> Any:
+            return torch.stack([tensor[: self.num_envs].float().detach() for tensor in tensors], dim=1)
 
         return {g.name: tree_map(stack, *(per_agent[place] for place in places)) for g, places in self._members}
+
+    def _seen(self, per_agent: Sequence[Any]) -> Observations:
+        """What the agents see, where the policies take it from: on the GPU if the simulation is there."""
+        seen = self._stacked(per_agent)
+        return seen if self._stays else tree_map(on_host, seen)
+
+    def _from_host(self, array: np.ndarray) -> Any:
+        """An array of observations, as a tensor on the GPU if the simulation is there."""
+        import torch  # only here: the settings are read without it
+
+        return torch.from_numpy(array.copy()).to(self._env.device) if self._stays else array.copy()
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
         """See `World.episode_metrics`; numbers that are not finite are left out."""
@@ -166,7 +179,7 @@ class Vmas(World):
         """See `World.get_state`."""
         return {
             "simulation": self._state.dump(),
-            "arrays": tree_map(np.copy, {"observations": self._observations, "told": self._told}),
+            "arrays": {"observations": tree_map(on_host, self._observations), "told": tree_map(np.copy, self._told)},
             "generators": [rng.bit_generator.state for rng in (*self._rngs, self._shared_rng)],
         }
 
@@ -175,10 +188,15 @@ class Vmas(World):
         if len(state["generators"]) != self.num_envs + 1:
             raise ValueError(f"state of another world: {len(state['generators']) - 1} copies, here {self.num_envs}")
         self._state.load(state["simulation"])
-        arrays = tree_map(np.copy, state["arrays"])
-        self._observations, self._told = arrays["observations"], arrays["told"]
+        self._observations = tree_map(self._from_host, state["arrays"]["observations"])
+        self._told = tree_map(np.copy, state["arrays"]["told"])
         for rng, saved in zip((*self._rngs, self._shared_rng), state["generators"], strict=True):
             rng.bit_generator.state = saved
+
+
+def stays_on(device: str) -> bool:
+    """Whether observations are kept where they are simulated, as torch tensors."""
+    return device != "cpu"
 
 
 def _grouped(env: Any) -> list[tuple[AgentGroup, list[int]]]:

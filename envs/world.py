@@ -13,7 +13,8 @@ import gymnasium as gym
 import numpy as np
 
 Observations = dict[str, Any]
-# group -> (B, N, ...) array, or a dict of such arrays where the observation space is a Dict
+# group -> (B, N, ...) array, or a dict of such arrays where the observation space is a Dict; torch tensors in a world
+# that simulates on a GPU, so that they need not leave it
 
 
 STAYS, TERMINATED, TRUNCATED = range(3)  # values of `Step.left`

@@ -46,6 +46,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from envs.world import StateUnavailable
+from marl_tune.fragment import bring_to_host
 from marl_tune.policy import Policies
 from marl_tune.policy_map import PolicyMap
 from marl_tune.rollout import EpisodeRecord, Rollout
@@ -188,6 +189,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 pieces = self.rollout.sample(self._steps(num_timesteps), explore)
             else:
                 pieces = self.rollout.sample_episodes(num_episodes, explore)
+            if self.worker_index:  # the learner is another process, perhaps without the GPU of this one
+                bring_to_host(pieces)
         self._log_steps(pieces, self.rollout.env_steps - before)
         return pieces
 

@@ -12,7 +12,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
-from envs.trees import tree_map
+from envs.trees import Array, empty, joined, on_host, tree_map
 from envs.world import AgentGroup, Observations
 from marl_tune.policy import Arrays, Decision
 
@@ -71,8 +71,8 @@ class Fragment:
                 self.observations[group.name] = tree_map(self._empty_like, seen)
             tree_map(lambda store, a: _write(store, t, a), self.observations[group.name], seen)
 
-    def _empty_like(self, array: np.ndarray) -> np.ndarray:
-        return np.empty((*array.shape[:2], self.num_steps + 1, *array.shape[2:]), array.dtype)
+    def _empty_like(self, array: Array) -> Array:
+        return empty((*array.shape[:2], self.num_steps + 1, *array.shape[2:]), array)
 
     def pieces(self, segments: Sequence[Segment]) -> list[SingleAgentEpisode]:
         """One numpy episode per agent and segment."""
@@ -95,7 +95,7 @@ class Fragment:
         b, steps = segment.copy, slice(segment.start, segment.stop)
         if group in segment.last:
             seen = tree_map(
-                lambda store, last: np.concatenate([store[b, column, steps], last[column, None]]),
+                lambda store, last: joined(store[b, column, steps], last[column, None]),
                 self.observations[group],
                 segment.last[group],
             )
@@ -106,7 +106,7 @@ class Fragment:
         return lean_episode(segment, seen, columns, self.rewards[group][b, column, steps])
 
 
-def _write(store: np.ndarray, t: int, values: np.ndarray) -> None:
+def _write(store: Array, t: int, values: Array) -> None:
     store[:, :, t] = values
 
 
@@ -147,6 +147,12 @@ def lean_episode(
     piece._start_time = piece._last_step_time = None
     piece._last_added_observation = piece._last_added_infos = None
     return piece
+
+
+def bring_to_host(pieces: Sequence[SingleAgentEpisode]) -> None:
+    """Turns what was seen on a GPU into arrays of NumPy's; in place."""
+    for piece in pieces:
+        piece.observations.data = tree_map(on_host, piece.observations.data)
 
 
 def new_episode_id() -> str:

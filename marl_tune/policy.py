@@ -13,11 +13,11 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from envs.trees import tree_map
+from envs.trees import Array, joined, tree_map
 from envs.world import AgentGroup
 from marl_tune.policy_map import Assignment, Parts, PolicyMap, Seed
 
-Arrays = Any  # np.ndarray, or a dict of them where the observation space is a Dict
+Arrays = Any  # Array, or a dict of them where the observation space is a Dict
 NO_ROWS = np.empty(0, np.int64)
 Decision = dict[str, np.ndarray]  # column (RLlib's `Columns`) -> (B, N, ...), of one group and step
 
@@ -168,12 +168,12 @@ class Policies:
     def _gather(parts: Parts, grouped: Mapping[str, Arrays]) -> Arrays:
         """The rows of a module, (R, ...)."""
 
-        def rows_of(array: np.ndarray, places: np.ndarray | None) -> np.ndarray:
+        def rows_of(array: Array, places: np.ndarray | None) -> Array:
             rows = array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
             return rows if places is None else rows[places]
 
         picked = [tree_map(lambda a, p=places: rows_of(a, p), grouped[name]) for name, places in parts]
-        return picked[0] if len(picked) == 1 else tree_map(lambda *a: np.concatenate(a), *picked)
+        return tree_map(joined, *picked)
 
     def _decide(self, module_id: str, seen: Arrays, explore: bool, rows: np.ndarray | None) -> Decision:
         """One forward pass: observations (R, ...) of all the module's rows, or of some -> columns (R, ...)."""
@@ -181,8 +181,9 @@ class Policies:
         stateful = module_id in self.states
         some = None if rows is None else torch.from_numpy(rows).to(self.device)
 
-        def to_tensor(array: np.ndarray) -> torch.Tensor:
-            tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        def to_tensor(array: Array) -> torch.Tensor:
+            tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+            tensor = tensor.to(self.device)
             return tensor.unsqueeze(1) if stateful else tensor  # a memory takes (R, T, ...)
 
         batch: dict[str, Any] = {Columns.OBS: tree_map(to_tensor, seen)}

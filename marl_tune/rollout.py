@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from envs.trees import tree_map
+from envs.trees import copied, tree_map
 from envs.world import Step, World
 from marl_tune.fragment import Fragment, Segment, new_episode_id
 from marl_tune.policy import Policies
@@ -149,7 +149,7 @@ class Rollout:
         """Closes the segment of an episode that has ended, with its true last observation."""
         segment.stop, segment.terminated, segment.truncated = stop, terminated, not terminated
         segment.last = {
-            name: tree_map(lambda a: a[segment.copy].copy(), seen) for name, seen in self.observations.items()
+            name: tree_map(lambda a: copied(a[segment.copy]), seen) for name, seen in self.observations.items()
         }
         return segment
 

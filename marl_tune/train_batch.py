@@ -17,7 +17,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
-from envs.trees import tree_map
+from envs.trees import Array, joined, tree_map
 from marl_tune.fragment import SEQUENCE_STATES
 from marl_tune.policy import Arrays
 from modules.curiosity import IntrinsicRewardAPI
@@ -87,7 +87,9 @@ class EpisodesToTrainBatch(ConnectorV2):
         # A fixed order, so that learners and repeated runs sum in the same order.
         return {m: self._module_batch(rl_module[m].unwrapped(), m, pieces[m], metrics) for m in sorted(pieces)}
 
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+    def _tensor(self, array: Array) -> torch.Tensor:
+        if isinstance(array, torch.Tensor):  # seen by a world on a GPU
+            return array.to(self.device)
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if torch.device(self.device).type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
@@ -98,7 +100,7 @@ class EpisodesToTrainBatch(ConnectorV2):
         columns = {Columns.ACTIONS: self._tensor(np.concatenate([_data(piece.actions) for piece in pieces]))}
         for name in (Columns.ACTION_LOGP, Columns.ACTION_DIST_INPUTS):
             columns[name] = self._tensor(np.concatenate([_data(piece.extra_model_outputs[name]) for piece in pieces]))
-        seen = tree_map(lambda *a: self._tensor(np.concatenate(a)), *(_data(piece.observations) for piece in pieces))
+        seen = tree_map(lambda *a: self._tensor(joined(*a)), *(_data(piece.observations) for piece in pieces))
         steps = self._tensor(layout.steps)
         columns[Columns.OBS] = tree_map(lambda a: a.index_select(0, steps), seen)
         rewards = np.concatenate([_data(piece.rewards) for piece in pieces]).astype(np.float32, copy=False)

@@ -15,9 +15,12 @@ import torch
 
 from envs import default_config, make_world
 from envs.contract import check_world, play, sample_actions
+from envs.vmas import stays_on
 from envs.vmas_scenario import import_vmas
 from envs.world import StateUnavailable
 from marl_tune.build import algorithm_config
+from marl_tune.env_runner import BatchedEnvRunner
+from marl_tune.fragment import bring_to_host
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENARIOS = [
@@ -162,6 +165,53 @@ def test_the_picture_shows_every_entity_where_it_is():
         assert picture[y, x].tolist() == [round(255 * part) for part in entity.color]
 
 
+@pytest.fixture
+def like_a_gpu(monkeypatch):
+    """Worlds made from now on keep their observations as tensors, as on a GPU."""
+
+    def begin():
+        monkeypatch.setattr("envs.vmas.stays_on", lambda device: True)
+
+    return begin
+
+
+def test_observations_stay_on_a_gpu_and_are_the_same_there(like_a_gpu):
+    assert [stays_on(device) for device in ("cpu", "cuda", "cuda:1")] == [False, True, True]
+    host = world_of("navigation", {"n_agents": 2}, copies=3)
+    like_a_gpu()
+    device = world_of("navigation", {"n_agents": 2}, copies=3)
+    rng, here, there = np.random.default_rng(0), host.reset([1, 2, 3]), device.reset([1, 2, 3])
+    for _ in range(3):
+        assert isinstance(there["agent"], torch.Tensor)
+        assert np.array_equal(there["agent"].numpy(), here["agent"])
+        actions = sample_actions(host, here, rng)
+        here, there = host.step(actions).observations, device.step(actions).observations
+
+
+@pytest.mark.parametrize("module", ["mlp", "gru"])
+def test_experience_on_a_gpu_is_the_same_and_goes_on_from_its_state(module, like_a_gpu, tiny):
+    def played():
+        env = default_config("vmas", scenario="navigation", kwargs={"n_agents": 2}, max_steps=5)
+        sweep = dataclasses.replace(tiny(f"module={module}", "cluster.num_envs_per_env_runner=3"), env=env)
+        torch.manual_seed(0)
+        runner = BatchedEnvRunner(config=algorithm_config(sweep))
+        runner.sample(num_timesteps=9)
+        state = pickle.loads(pickle.dumps(runner.get_rollout_state()))
+        first = runner.sample(num_timesteps=21)
+        runner.set_rollout_state(state, go_on=True)
+        return first, runner.sample(num_timesteps=21)
+
+    here = played()
+    like_a_gpu()
+    there = played()
+    assert all(isinstance(piece.observations.data, torch.Tensor) for piece in there[0])
+    bring_to_host(there[1])
+    for pieces in (here[1], *there):
+        for piece, other in zip(pieces, here[0], strict=True):
+            assert np.array_equal(piece.observations.data, other.observations.data)
+            assert np.array_equal(piece.actions.data, other.actions.data)
+
+
 BAD = [
     ({"scenario": "balence"}, r"env\.scenario must name a scenario of VMAS, got 'balence': did you mean balance\?$"),
     ({"scenario": "xyz"}, r"env\.scenario must .*: it has balance, ball_passage"),
@@ -205,7 +255,10 @@ def test_the_file_needs_no_torch_and_the_world_prints_nothing():
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_it_is_trained_on(tiny):
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_it_is_trained_on(on_gpu, like_a_gpu, tiny):
+    if on_gpu:
+        like_a_gpu()
     words = ["algorithm.train_batch_size=120", "algorithm.minibatch_size=40", "cluster.num_envs_per_env_runner=4"]
     env = default_config("vmas", kwargs={"n_agents": 3}, max_steps=10)
     algorithm = algorithm_config(dataclasses.replace(tiny(*words), env=env)).build_algo()
