@@ -17,9 +17,9 @@ import torch
 
 from marl_tune import checkpoint
 from marl_tune.build import build_policy_map, build_world
-from marl_tune.evaluate import find_checkpoint
 from marl_tune.evaluation import load_modules
 from marl_tune.policy import Policies
+from marl_tune.policy_folder import find_policy
 from marl_tune.quiet import quiet_ray
 
 CARRYING, TO_TARGET = 2, slice(7, 9)  # of an ant's observation
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=3_000_000)
     arguments = parser.parse_args()
     quiet_ray()
-    rows, module = observations_of(find_checkpoint(Path(arguments.path)), arguments.episodes, arguments.seed)
+    rows, module = observations_of(find_policy(arguments.path, "PATH"), arguments.episodes, arguments.seed)
     tokens = module.model_config["tokens"]
     levels, directions = rows[:, tokens["indices"]], np.array(tokens["directions"])
     clear = np.ptp(levels, axis=1) > 0.05

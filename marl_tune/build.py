@@ -20,8 +20,8 @@ from marl_tune.learner import COMPILE, MODULE_SETTINGS, OPTIMIZER, PRECISION, RE
 from marl_tune.policy_map import PolicyMap
 from marl_tune.resources import runner_cpus
 from marl_tune.rllib_runner import RllibEnvRunner
-from marl_tune.roles import role_modules
-from marl_tune.schema import SweepConfig
+from marl_tune.roles import LEARNING, role_algorithms, role_modules
+from marl_tune.schema import PpoConfig, SweepConfig
 from marl_tune.sharing import module_of_agents
 
 RUNNERS = {"batched": BatchedEnvRunner, "rllib": RllibEnvRunner}
@@ -101,6 +101,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
         )
         .multi_agent(
             policies=set(module_ids),
+            policies_to_train=[m for m in module_ids if trains(sweep, m)],
             policy_mapping_fn=partial(_module_of, policy_map.choices),
             count_steps_by="agent_steps",
         )
@@ -112,7 +113,8 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             min_time_s_per_iteration=0,
         )
     )
-    config.training(**_training(sweep))
+    config.training(**_training(sweep.algorithm, sweep.cluster.num_learners))
+    config.multi_agent(algorithm_config_overrides_per_module=_of_roles(sweep, config))
     if takes_turns:
         # A fragment is an iteration, however many decisions it holds: RLlib would sample another one for those missing.
         config.multi_agent(count_steps_by="env_steps")
@@ -120,9 +122,25 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
     return config
 
 
-def _training(sweep: SweepConfig) -> dict[str, Any]:
+def trains(sweep: SweepConfig, module_id: str) -> bool:
+    """Whether a module learns: all do, but those of roles that do not."""
+    role = sweep.sharing.roles.get(module_id)
+    return role is None or role.trains
+
+
+def _of_roles(sweep: SweepConfig, config: PPOConfig) -> dict[str, dict[str, Any]]:
+    """Module id -> what its role changes of the algorithm, by RLlib's names."""
+    return {
+        role: {
+            **{name: getattr(algorithm, name) for name in LEARNING if name != REWARD_SCALE},
+            "learner_config_dict": config.learner_config_dict | {REWARD_SCALE: algorithm.reward_scale},
+        }
+        for role, algorithm in role_algorithms(sweep).items()
+    }
+
+
+def _training(algorithm: PpoConfig, num_learners: int) -> dict[str, Any]:
     """The settings of the loss and the batches, by RLlib's names."""
-    algorithm = sweep.algorithm
     same = (
         "lr",
         "gamma",
@@ -142,7 +160,7 @@ def _training(sweep: SweepConfig) -> dict[str, Any]:
     )
     return {name: getattr(algorithm, name) for name in same} | {
         "vf_clip_param": math.inf if algorithm.vf_clip_param is None else algorithm.vf_clip_param,
-        "train_batch_size_per_learner": algorithm.train_batch_size // max(1, sweep.cluster.num_learners),
+        "train_batch_size_per_learner": algorithm.train_batch_size // max(1, num_learners),
     }
 
 

@@ -19,9 +19,9 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_OPTIMIZER, COMPONENT_RL_
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from marl_tune import convert
+from marl_tune.errors import invalid
+from marl_tune.policy_folder import CONFIG, POLICY, TRAINING, find_policy
 from marl_tune.schema import CheckpointConfig, SweepConfig
-
-CONFIG, POLICY, TRAINING = "config.json", "policy.pt", "training.pt"
 
 
 def retention(rules: CheckpointConfig) -> tune.CheckpointConfig:
@@ -71,16 +71,52 @@ def load(folder: Path, algorithm: Algorithm, trial_id: str) -> dict[str, Any]:
     counters, rollouts = training["counters"], training["rollouts"]
     go_on = counters["trial"] == trial_id
 
-    rl_module = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
-    acting = algorithm.learner_group.get_state(components=rl_module, inference_only=True)[COMPONENT_LEARNER]
+    acting = _acting_weights(algorithm)
 
     def restore(runner: Any) -> None:
         # Without the weights' number, which the learner did not advance: a runner ignores a number that it has seen.
-        runner.set_state({COMPONENT_RL_MODULE: acting[COMPONENT_RL_MODULE]})
+        runner.set_state({COMPONENT_RL_MODULE: acting})
         runner.set_rollout_state(rollouts[(runner.worker_index or 0) % len(rollouts)], go_on)
 
     algorithm.env_runner_group.foreach_env_runner(restore)
     return counters
+
+
+def begin_with_others(sweep: SweepConfig, algorithm: Algorithm) -> None:
+    """Puts the weights of other runs, that roles begin with, into an algorithm that has just been built.
+
+    Raises:
+        ConfigError: a role's checkpoint has no module for it, or one that does not fit.
+    """
+    weights = {
+        name: _weights_of(name, role.checkpoint) for name, role in sweep.sharing.roles.items() if role.checkpoint
+    }
+    for module_id, state in weights.items():
+        try:
+            algorithm.learner_group.set_state({COMPONENT_LEARNER: {COMPONENT_RL_MODULE: {module_id: state}}})
+        except RuntimeError as error:  # torch's: keys or shapes differ
+            rule = f"hold a module that fits the role ({str(error).splitlines()[-1].strip()})"
+            path = sweep.sharing.roles[module_id].checkpoint
+            raise invalid(f"sharing.roles.{module_id}.checkpoint", rule, path) from error
+    if weights:
+        acting = _acting_weights(algorithm)
+        algorithm.env_runner_group.foreach_env_runner(lambda runner: runner.set_state({COMPONENT_RL_MODULE: acting}))
+
+
+def _weights_of(role: str, path: str) -> dict[str, Any]:
+    """The state of the module of a role's name, or of the only one, in another run's checkpoint."""
+    modules = load_weights(find_policy(path, f"sharing.roles.{role}.checkpoint"))
+    if role not in modules and len(modules) != 1:
+        rule = f"hold a module {role}, or one only (it has {', '.join(modules)})"
+        raise invalid(f"sharing.roles.{role}.checkpoint", rule, path)
+    return modules.get(role) or next(iter(modules.values()))
+
+
+def _acting_weights(algorithm: Algorithm) -> dict[str, Any]:
+    """Module id -> what a runner needs of its weights."""
+    rl_module = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
+    state = algorithm.learner_group.get_state(components=rl_module, inference_only=True)
+    return state[COMPONENT_LEARNER][COMPONENT_RL_MODULE]
 
 
 def load_weights(folder: Path) -> dict[str, Any]:

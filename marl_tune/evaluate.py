@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from marl_tune.errors import ConfigError
+from marl_tune.policy_folder import find_policy
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(words: Sequence[str] | None = None) -> int:
             raise ConfigError(f"--episodes must be at least 1, got {arguments.episodes}")
         if arguments.seed is not None and arguments.seed < 0:
             raise ConfigError(f"--seed must be at least 0, got {arguments.seed}")
-        checkpoint = find_checkpoint(Path(arguments.path))
+        checkpoint = find_policy(arguments.path, "PATH")
         result = evaluate(checkpoint, arguments.episodes, arguments.seed, arguments.explore)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -30,20 +31,6 @@ def main(words: Sequence[str] | None = None) -> int:
     else:
         print(_table(result))
     return 0
-
-
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint folder that `path` means: itself, its best/checkpoint, or its checkpoint.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for folder in (path, path / "checkpoint", path / "best" / "checkpoint"):
-        if (folder / "policy.pt").is_file() and (folder / "config.json").is_file():
-            return folder
-    raise ConfigError(
-        f"PATH must be a run's folder with a best policy, its best/, or a checkpoint folder, got {str(path)!r}"
-    )
 
 
 def evaluate(

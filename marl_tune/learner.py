@@ -23,7 +23,7 @@ from envs.trees import tree_map
 from marl_tune.gradients import GradientGroup, clip_and_check
 from marl_tune.minibatches import Batch, minibatches, steps_of
 from marl_tune.ppo_loss import PpoSettings, ppo_loss
-from marl_tune.train_batch import EpisodesToTrainBatch
+from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 from modules.curiosity import IntrinsicRewardAPI
 
 CURIOSITY_OPTIMIZER = "curiosity_optimizer"
@@ -61,14 +61,8 @@ class MarlPPOLearner(PPOTorchLearner):
     def build(self) -> None:
         # add_default_connectors_to_learner_pipeline is False: PPOLearner.build() then leaves the pipeline empty.
         super().build()
-        self._train_batch = EpisodesToTrainBatch(
-            gamma=self.config.gamma,
-            lambda_=self.config.lambda_,
-            use_critic=self.config.use_critic,
-            reward_scale=self.config.learner_config_dict[REWARD_SCALE],
-            device=self._device,
-        )
-        self._learner_connector = LearnerConnectorPipeline(connectors=[self._train_batch])
+        train_batch = EpisodesToTrainBatch(self._batch_settings, self._device)
+        self._learner_connector = LearnerConnectorPipeline(connectors=[train_batch])
         if self.config.learner_config_dict[COMPILE]:
             # RLlib's own switch does nothing where there are several modules, or could be.
             for module in self._module.values():
@@ -108,9 +102,6 @@ class MarlPPOLearner(PPOTorchLearner):
     def apply_settings(self, config: Any) -> None:
         """Makes `config`, of the same structure, the one that the next update reads, everywhere it is read."""
         self.config = config.copy(copy_frozen=False)
-        self._train_batch.gamma, self._train_batch.lambda_ = config.gamma, config.lambda_
-        self._train_batch.use_critic = config.use_critic
-        self._train_batch.reward_scale = config.learner_config_dict[REWARD_SCALE]
         # Both are filled from self.config at their first use.
         self.entropy_coeff_schedulers_per_module.clear()
         self.curr_kl_coeffs_per_module.clear()
@@ -238,6 +229,11 @@ class MarlPPOLearner(PPOTorchLearner):
         if with_stats:
             self.metrics.log_dict(stats, key=module_id, window=1)
         return loss
+
+    def _batch_settings(self, module_id: str) -> BatchSettings:
+        config = self.config.get_config_for_module(module_id)
+        scale = config.learner_config_dict[REWARD_SCALE]
+        return BatchSettings(config.gamma, config.lambda_, config.use_critic, scale)
 
     def _ppo_settings(self, module_id: str) -> PpoSettings:
         config = self.config.get_config_for_module(module_id)

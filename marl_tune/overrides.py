@@ -2,13 +2,14 @@
 
 import copy
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from marl_tune.convert import build, field_types
 from marl_tune.errors import ConfigError, invalid, suggestion, unknown
 from marl_tune.groups import SWAPPABLE
-from marl_tune.roles import role_modules
+from marl_tune.roles import LEARNING, check_roles
 from marl_tune.schema import SweepConfig
 
 # Settings that belong to the whole sweep (its search, machines, folders, judges) are the same for each of its trials.
@@ -38,7 +39,7 @@ def apply(sweep: SweepConfig, overrides: Mapping[str, Any]) -> SweepConfig:
     if "seed" in overrides:
         sections["seed"] = build(int, overrides["seed"], "seed")
     changed = dataclasses.replace(swapped, **sections)
-    role_modules(changed)
+    check_roles(changed)
     return changed
 
 
@@ -46,8 +47,11 @@ def is_live(sweep: SweepConfig, key: str) -> bool:
     """Whether a running trial can take a new value of `key`, as population based training needs.
 
     Live: every number of the algorithm; what an environment does not mark as structural (agents, spaces); what a module
-    marks as live. Not live: what decides which parts are built, such as a group, a layer's size or the seed.
+    marks as live; the same of a role. Not live: what decides which parts are built, such as a group, a layer's size or
+    the seed.
     """
+    if of_role := re.fullmatch(r"sharing\.roles\.[^.]+\.(?:(module\..+)|(.+))", key):
+        return is_live(sweep, of_role[1]) if of_role[1] else of_role[2] in LEARNING
     section, _, name = key.partition(".")
     if section not in ("algorithm", "env", "module") or name in ("", "name"):
         return False
@@ -61,13 +65,22 @@ def is_live(sweep: SweepConfig, key: str) -> bool:
     return bool(fields[name].metadata.get("live", False))
 
 
+def leaf_values(value: Any, prefix: str) -> dict[str, Any]:
+    """Dotted key -> value of every field of a section, and of the sections and mappings in it."""
+    if dataclasses.is_dataclass(value):
+        value = {name: getattr(value, name) for name in field_types(type(value))}
+    if not isinstance(value, Mapping) or not value:
+        return {prefix: value}
+    return {key: leaf for name, part in value.items() for key, leaf in leaf_values(part, f"{prefix}.{name}").items()}
+
+
 def trial_keys(sweep: SweepConfig) -> list[str]:
     """Every key that may differ from trial to trial: what `space` may search."""
     keys = ["seed", *SWAPPABLE]
     for section in SWAPPABLE:
         keys += _leaves(getattr(sweep, section), section)
     for role in sweep.sharing.roles:
-        keys += [f"sharing.roles.{role}.{key}" for key in _leaves(sweep.module, "module")]
+        keys += [f"sharing.roles.{role}.{key}" for key in (*LEARNING, *_leaves(sweep.module, "module"))]
     return keys + [f"cluster.{name}" for name in TRIAL_CLUSTER_KEYS]
 
 

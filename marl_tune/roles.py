@@ -1,11 +1,27 @@
-"""The module of each role of a heterogeneous team: `module`, with the fields that the role changes."""
+"""The roles of a heterogeneous team: the module of each, how it learns, whether it learns, what it begins with."""
 
 import dataclasses
 from typing import Any
 
 from marl_tune.convert import build
 from marl_tune.errors import ConfigError
-from marl_tune.schema import SweepConfig
+from marl_tune.policy_folder import find_policy
+from marl_tune.schema import PpoConfig, RoleConfig, SweepConfig
+
+LEARNING = tuple(
+    f.name for f in dataclasses.fields(RoleConfig) if f.name in {g.name for g in dataclasses.fields(PpoConfig)}
+)
+# settings of `algorithm` that a role may change
+
+
+def check_roles(sweep: SweepConfig) -> None:
+    """`ConfigError` names the role's key where a field of its module is unknown, a value is out of range, or its
+    checkpoint is none."""
+    role_modules(sweep)
+    role_algorithms(sweep)
+    for name, role in sweep.sharing.roles.items():
+        if role.checkpoint is not None:
+            find_policy(role.checkpoint, f"sharing.roles.{name}.checkpoint")
 
 
 def role_modules(sweep: SweepConfig) -> dict[str, Any]:
@@ -20,7 +36,26 @@ def role_modules(sweep: SweepConfig) -> dict[str, Any]:
 def _role_module(module: Any, role: str, changes: dict[str, Any]) -> Any:
     if "name" in changes:
         raise ConfigError(f"{role}.module.name must be left out (the class is module.name), got {changes['name']!r}")
+    return _changed(module, changes, "module", f"{role}.module")
+
+
+def role_algorithms(sweep: SweepConfig) -> dict[str, Any]:
+    """Role -> algorithm dataclass, of those that change it.
+
+    `ConfigError` names the role's field, sharing.roles.<role>.<field>, where one is out of range.
+    """
+    changes = {name: _learning(role) for name, role in sweep.sharing.roles.items()}
+    return {name: _changed(sweep.algorithm, changed, "algorithm", f"sharing.roles.{name}")
+            for name, changed in changes.items() if changed}  # fmt: skip
+
+
+def _learning(role: RoleConfig) -> dict[str, float]:
+    return {name: getattr(role, name) for name in LEARNING if getattr(role, name) is not None}
+
+
+def _changed(settings: Any, changes: dict[str, Any], section: str, key: str) -> Any:
+    """`settings` with changes, checked; messages speak of `key` instead of `section`."""
     try:
-        return build(type(module), dataclasses.asdict(module) | dict(changes), "module")
+        return build(type(settings), dataclasses.asdict(settings) | dict(changes), section)
     except ConfigError as error:
-        raise ConfigError(str(error).replace("module.", f"{role}.module.")) from error
+        raise ConfigError(str(error).replace(f"{section}.", f"{key}.")) from error

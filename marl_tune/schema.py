@@ -7,6 +7,7 @@ object is made (`ConfigError`: key, rule, value); rules over several keys are in
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from marl_tune.checks import above, at_least, named, one_of, within, word
@@ -16,10 +17,29 @@ from marl_tune.schema_search import SearchConfig
 
 @dataclass
 class RoleConfig:
-    """One role of a heterogeneous team: who plays it, and how its module differs from `module`."""
+    """One role of a heterogeneous team: who plays it, and how its module and its learning differ from the others'.
+
+    A role is written by the user, so what it leaves out is as in `module` and `algorithm`. All but the first four
+    fields are settings of `algorithm` by the same names, with the same ranges, and can change in a live trial.
+    """
 
     agents: list[str]  # shell-style patterns (ant_*, ants, *) on agent ids and group names; the first role that matches
-    module: dict[str, Any]  # fields of `module` that this role's own module changes, such as {hidden_dims: [32]}
+    module: dict[str, Any] = field(default_factory=dict)
+    # fields of `module` that this role's own module changes, such as {hidden_dims: [32]}
+    trains: bool = True  # false: its module stays as it is
+    checkpoint: str | None = None
+    # folder of a run or checkpoint whose module of the role's name (or its only one) it begins with; null: at random
+    lr: float | None = None
+    gamma: float | None = None
+    lambda_: float | None = None
+    reward_scale: float | None = None
+    clip_param: float | None = None
+    entropy_coeff: float | None = None
+    vf_loss_coeff: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.checkpoint is not None:  # trials have other working directories
+            self.checkpoint = str(Path(self.checkpoint).expanduser().absolute())
 
 
 @dataclass
@@ -34,11 +54,14 @@ class SharingConfig:
         if self.name != "roles" and len(self.roles) > 0:
             raise invalid("sharing.roles", f"be empty under sharing={self.name}", sorted(self.roles))
         if self.name == "roles" and len(self.roles) == 0:
-            raise invalid("sharing.roles", "name at least one role under sharing=roles", {})
+            example = "'+sharing.roles.scouts={agents:[ant_*]}'"
+            raise invalid("sharing.roles", f"name at least one role under sharing=roles, such as {example}", {})
         for name, role in self.roles.items():
             word("sharing.roles", name)
             if len(role.agents) == 0 or not all(role.agents):
                 raise invalid(f"sharing.roles.{name}.agents", "hold at least one pattern", role.agents)
+        if self.roles and not any(role.trains for role in self.roles.values()):
+            raise ConfigError("sharing.roles must have a role that trains, got trains=false for each")
 
 
 @dataclass

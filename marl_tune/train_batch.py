@@ -7,6 +7,8 @@ pieces at once, and needs states at sequence starts only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,26 +59,31 @@ def generalized_advantages(
     return table[row, piece]
 
 
+@dataclass(frozen=True)
+class BatchSettings:
+    """How the rewards of a module are valued."""
+
+    gamma: float  # discount in [0, 1]
+    lambda_: float  # GAE's lambda in [0, 1]
+    use_critic: bool = True
+    # without it every value counts as 0: advantages are discounted sums of rewards within the piece
+    reward_scale: float = 1.0  # factor on the world's rewards, above 0; intrinsic rewards are added after it
+
+
 class EpisodesToTrainBatch(ConnectorV2):
     """The whole learner pipeline for on-policy actor-critic learning.
 
     Args:
-        gamma: discount in [0, 1].
-        lambda_: GAE's lambda in [0, 1].
-        use_critic: without it every value counts as 0: advantages are discounted sums of rewards within the piece.
-        reward_scale: factor on the world's rewards, above 0; intrinsic rewards are added after it.
+        settings: module id -> how its rewards are valued; asked for every batch.
         device: where the batch goes.
 
     The resulting batch of a module holds rows (R, ...) for a stateless one, or zero-padded sequences (S, max_seq_len,
     ...) with `loss_mask` and `state_in` (S, ...) for a stateful one.
     """
 
-    def __init__(
-        self, *, gamma: float, lambda_: float, use_critic: bool = True, reward_scale: float = 1.0, device: Any = "cpu"
-    ):
+    def __init__(self, settings: Callable[[str], BatchSettings], device: Any = "cpu"):
         super().__init__()
-        self.gamma, self.lambda_, self.use_critic = gamma, lambda_, use_critic
-        self.reward_scale, self.device = reward_scale, device
+        self.settings, self.device = settings, device
 
     def __call__(self, *, rl_module: Any, episodes: list[Any], batch: Batch, metrics: Any = None, **_: Any) -> Batch:
         """Returns module id -> columns of tensors."""
@@ -96,6 +103,7 @@ class EpisodesToTrainBatch(ConnectorV2):
         return tensor.to(self.device)
 
     def _module_batch(self, module: Any, module_id: str, pieces: list[SingleAgentEpisode], metrics: Any) -> Batch:
+        settings = self.settings(module_id)
         layout = _Layout(np.array([len(piece) for piece in pieces]))
         columns = {Columns.ACTIONS: self._tensor(np.concatenate([_data(piece.actions) for piece in pieces]))}
         for name in (Columns.ACTION_LOGP, Columns.ACTION_DIST_INPUTS):
@@ -104,17 +112,17 @@ class EpisodesToTrainBatch(ConnectorV2):
         steps = self._tensor(layout.steps)
         columns[Columns.OBS] = tree_map(lambda a: a.index_select(0, steps), seen)
         rewards = np.concatenate([_data(piece.rewards) for piece in pieces]).astype(np.float32, copy=False)
-        if self.reward_scale != 1:
-            rewards = rewards * np.float32(self.reward_scale)
+        if settings.reward_scale != 1:
+            rewards = rewards * np.float32(settings.reward_scale)
         if isinstance(module, IntrinsicRewardAPI):
             columns[Columns.NEXT_OBS] = tree_map(lambda a: a.index_select(0, steps + 1), seen)
             rewards = rewards + self._intrinsic_rewards(module, module_id, columns, metrics)
         length = module.model_config["max_seq_len"] if module.is_stateful() else None
         sequences = None if length is None else _Sequences(pieces, length, self.device)
-        values = self._values(module, seen, sequences) if self.use_critic else np.zeros(layout.seen, np.float32)
+        values = self._values(module, seen, sequences) if settings.use_critic else np.zeros(layout.seen, np.float32)
         terminated = np.array([piece.is_terminated for piece in pieces])
         columns[Columns.REWARDS] = self._tensor(rewards)
-        advantages, targets = self._advantages(rewards, values, layout, terminated)
+        advantages, targets = self._advantages(rewards, values, layout, terminated, settings)
         columns[Postprocessing.ADVANTAGES], columns[Postprocessing.VALUE_TARGETS] = advantages, targets
         return columns if sequences is None else sequences.split(columns, layout.lengths)
 
@@ -136,12 +144,17 @@ class EpisodesToTrainBatch(ConnectorV2):
         return module.compute_values(batch)[sequences.mask_seen].cpu().numpy()
 
     def _advantages(
-        self, rewards: np.ndarray, values: np.ndarray, layout: _Layout, terminated: np.ndarray
+        self,
+        rewards: np.ndarray,
+        values: np.ndarray,
+        layout: _Layout,
+        terminated: np.ndarray,
+        settings: BatchSettings,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(rows,) standardised advantages and (rows,) value targets."""
         here, after = values[layout.steps], values[layout.steps + 1]
         after[layout.last] *= ~terminated
-        advantages = generalized_advantages(rewards, here, after, layout.lengths, self.gamma, self.lambda_)
+        advantages = generalized_advantages(rewards, here, after, layout.lengths, settings.gamma, settings.lambda_)
         # As RLlib does, and Andrychowicz et al. 2021 (https://arxiv.org/abs/2006.05990) discuss: standardised over
         # the batch of the module.
         standardised = (advantages - advantages.mean()) / max(1e-4, advantages.std())

@@ -69,6 +69,7 @@ class Trial(tune.Trainable):
         lean.leave_out(compiles=self._wanted.cluster.torch_compile)
         torch.set_num_threads(self._wanted.cluster.torch_threads)
         self._algorithm = algorithm_config(self._wanted).build_algo()
+        checkpoint.begin_with_others(self._wanted, self._algorithm)
         self._sweep, self._fresh = self._wanted, False
         self._breakthroughs = self._detector()
 
@@ -179,11 +180,11 @@ class Trial(tune.Trainable):
 def only_live_changes(old: SweepConfig, new: SweepConfig) -> bool:
     """Whether a living algorithm of `old` can become one of `new`: all that differs is live, or the seed."""
     sections = ("env", "module", "sharing", "algorithm", "cluster")
-    before, after = ({s: dataclasses.asdict(getattr(sweep, s)) for s in sections} for sweep in (old, new))
-    return all(
-        before[s].keys() == after[s].keys()
-        and all(value == after[s][k] or overrides.is_live(old, f"{s}.{k}") for k, value in before[s].items())
-        for s in sections
+    before, after = (
+        {k: v for s in sections for k, v in overrides.leaf_values(getattr(sweep, s), s).items()} for sweep in (old, new)
+    )
+    return before.keys() == after.keys() and all(
+        value == after[key] or overrides.is_live(old, key) for key, value in before.items()
     )
 
 

@@ -14,6 +14,7 @@ from marl_tune.__main__ import main
 ROOT = Path(__file__).resolve().parent.parent
 PBT = ["+experiment=ant_colony"]
 RANDOM = ["search=random"]
+SCOUTS = ["sharing=roles", "+sharing.roles.scouts={agents:['*']}"]
 
 
 def space(entry: str) -> str:
@@ -122,10 +123,11 @@ BAD = [
     (["evaluation.seed=0"], "evaluation.seed must keep its 20 held-out seeds clear of the training seed (0)"),
     (["selection.seed=1000019"], "selection.seed must keep its 100 seeds clear of the evaluation's"),
     (["sharing=roles", "sharing.roles=null"], "sharing.roles must"),
-    (["sharing=roles", "sharing.roles.scouts.agents=[]"], "sharing.roles.scouts.agents must hold at least one"),
-    (["sharing=roles", "+sharing.roles.scouts.module.hidden=3"], "key 'sharing.roles.scouts.module.hidden'"),
-    (["sharing=roles", "+sharing.roles.scouts.module.activation=step"], "sharing.roles.scouts.module.activation must"),
-    (["sharing=roles", "+sharing.roles.scouts.module.name=lstm"], "sharing.roles.scouts.module.name must be left out"),
+    (["sharing=roles"], "sharing.roles must name at least one role under sharing=roles, such as '+"),
+    (["sharing=roles", "+sharing.roles.scouts.agents=[]"], "sharing.roles.scouts.agents must hold at least one"),
+    ([*SCOUTS, "+sharing.roles.scouts.module.hidden=3"], "key 'sharing.roles.scouts.module.hidden'"),
+    ([*SCOUTS, "+sharing.roles.scouts.module.activation=step"], "sharing.roles.scouts.module.activation must"),
+    ([*SCOUTS, "+sharing.roles.scouts.module.name=lstm"], "sharing.roles.scouts.module.name must be left out"),
     (["+sharing.roles.x={agents:['*'],module:{}}"], "sharing.roles must be empty under sharing=parameter_sharing"),
     (["resume=nowhere"], "resume must be the folder of a run; it does not exist"),
     (["resume=there"], "resume must be the folder of a run, with its config.yaml"),

@@ -18,7 +18,7 @@ from envs import default_config
 from marl_tune.build import algorithm_config, module_specs
 from marl_tune.env_runner import BatchedEnvRunner
 from marl_tune.rllib_runner import RllibEnvRunner
-from marl_tune.train_batch import EpisodesToTrainBatch
+from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 COPIES, AGENTS = 2, 4
@@ -86,7 +86,7 @@ def test_the_training_batch_is_rllibs(tiny, sharing):
     batches = learner._learner_connector(
         rl_module=learner.module, batch={}, episodes=expected, shared_data={}, metrics=learner.metrics
     )
-    train_batch = EpisodesToTrainBatch(gamma=config.gamma, lambda_=config.lambda_)
+    train_batch = EpisodesToTrainBatch(lambda _: BatchSettings(gamma=config.gamma, lambda_=config.lambda_))
     own = train_batch(rl_module=learner.module, batch={}, episodes=got)
     assert own.keys() == batches.keys()
     for module_id, batch in batches.items():

@@ -148,7 +148,7 @@ def test_live_keys(key, live):
 
 @pytest.mark.parametrize("module", options("module"))
 def test_every_key_that_may_be_searched_can_be_applied(module):
-    sweep = compose([f"module={module}", "sharing=roles"])[0]
+    sweep = compose([f"module={module}", "sharing=roles", "+sharing.roles.ants={agents:['*']}"])[0]
     for key in trial_keys(sweep):
         section, _, name = key.partition(".")
         if name and "." not in name:
@@ -158,8 +158,8 @@ def test_every_key_that_may_be_searched_can_be_applied(module):
 def test_roles_change_their_module():
     words = [
         "sharing=roles",
-        "+sharing.roles.scouts.module.activation=relu",
-        "sharing.roles.scouts.module.hidden_dims=[5]",
+        "+sharing.roles.scouts={agents:['*_[0-4]'],module:{activation:relu,hidden_dims:[5]}}",
+        "+sharing.roles.workers={agents:['*']}",
     ]
     sweep = compose(words)[0]
     modules = role_modules(sweep)

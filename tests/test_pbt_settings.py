@@ -82,12 +82,12 @@ def seen(monkeypatch):
         return clip_and_check(groups, name_of)
 
     def watched_batch(self, *, rl_module, **kwargs):
-        weight = rl_module["shared"].unwrapped().intrinsic_weight
+        weight, settings = rl_module["shared"].unwrapped().intrinsic_weight, self.settings("shared")
         record["batch"].append(
             {
-                "algorithm.gamma": self.gamma,
-                "algorithm.lambda_": self.lambda_,
-                "algorithm.reward_scale": self.reward_scale,
+                "algorithm.gamma": settings.gamma,
+                "algorithm.lambda_": settings.lambda_,
+                "algorithm.reward_scale": settings.reward_scale,
                 "module.intrinsic_weight": weight,
             }
         )

@@ -8,7 +8,7 @@ from probes import Unwrapped, sampled
 
 from envs.world import AgentGroup
 from marl_tune.policy_map import Assignment, PolicyMap
-from marl_tune.train_batch import EpisodesToTrainBatch
+from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 
 BOX, OTHER, TWO = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
 GROUPS = (
@@ -65,7 +65,9 @@ def test_modules_change_from_episode_to_episode(tiny, module):
     assert all(len(agents) == 1 for agents in captains.values()), "a captain was replaced within an episode"
     assert len(set().union(*captains.values())) == 4, "every ant leads some day"
     multi = {m: Unwrapped(module) for m, module in rollout.policies.modules.items()}
-    batches = EpisodesToTrainBatch(gamma=0.9, lambda_=0.9)(rl_module=multi, episodes=fragments[-1], batch={})
+    batches = EpisodesToTrainBatch(lambda _: BatchSettings(gamma=0.9, lambda_=0.9))(
+        rl_module=multi, episodes=fragments[-1], batch={}
+    )
     assert {m: int(b.get("loss_mask", torch.ones(len(b["actions"]))).sum()) for m, b in batches.items()} == {
         "captain": 9 * 3,
         "crew": 9 * 3 * 3,

@@ -56,14 +56,16 @@ def test_finished_episodes_are_recorded_with_their_returns(tiny):
 
 def test_a_stateful_module_gives_the_same_logits_from_the_stored_states(tiny):
     """From the stored states come the sampled logits: the PPO ratio of the first minibatch is 1."""
-    from marl_tune.train_batch import EpisodesToTrainBatch
+    from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 
     sweep = tiny("module=gru", f"module.max_seq_len={LENGTH}")
     fragments, _, rollout = sampled(sweep, [7, 9])
     modules = rollout.policies.modules
     assert all(SEQUENCE_STATES in piece.custom_data for piece in fragments[1])
     multi = {m: Unwrapped(module) for m, module in modules.items()}
-    batch = EpisodesToTrainBatch(gamma=0.9, lambda_=0.9)(rl_module=multi, episodes=fragments[1], batch={})["shared"]
+    batch = EpisodesToTrainBatch(lambda _: BatchSettings(gamma=0.9, lambda_=0.9))(
+        rl_module=multi, episodes=fragments[1], batch={}
+    )["shared"]
     with torch.no_grad():
         out = modules["shared"].forward_train({"obs": batch["obs"], "state_in": batch["state_in"]})
     mask = batch["loss_mask"]

@@ -14,7 +14,8 @@ import yaml
 
 from marl_tune import session
 from marl_tune.callbacks import SweepCallback
-from marl_tune.evaluate import evaluate, find_checkpoint
+from marl_tune.evaluate import evaluate
+from marl_tune.policy_folder import find_policy
 from marl_tune.results import RunFolder
 from marl_tune.run import run
 from marl_tune.validate import validate
@@ -196,7 +197,7 @@ def test_evaluate_prints_the_summarys_numbers(pbt_run):
     best = json.loads((folder / "summary.json").read_text())["best"]["evaluation"]
     assert {key: printed[key] for key in best} == best
     assert printed["explore"] is False
-    drawn = evaluate(find_checkpoint(folder), explore=True)
+    drawn = evaluate(find_policy(str(folder), "PATH"), explore=True)
     assert drawn["explore"]
     assert drawn["return_mean_agent"] != best["return_mean_agent"]
 

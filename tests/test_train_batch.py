@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from probes import Unwrapped, sampled
 
-from marl_tune.train_batch import EpisodesToTrainBatch, generalized_advantages
+from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch, generalized_advantages
 
 
 def by_definition(rewards, values, bootstrap, terminated, gamma, lambda_):
@@ -44,7 +44,9 @@ def test_reward_scale_scales_what_is_learned_and_not_what_is_reported(tiny):
     module, earned = {"shared": Unwrapped(rollout.policies.modules["shared"])}, [p.get_return() for p in fragments[0]]
 
     def batch(scale):
-        made = EpisodesToTrainBatch(gamma=0.97, lambda_=1.0, use_critic=False, reward_scale=scale)
+        made = EpisodesToTrainBatch(
+            lambda _: BatchSettings(gamma=0.97, lambda_=1.0, use_critic=False, reward_scale=scale)
+        )
         return made(rl_module=module, episodes=fragments[0], batch={})["shared"]
 
     assert torch.allclose(batch(0.25)["value_targets"], 0.25 * batch(1.0)["value_targets"], atol=1e-6)
@@ -60,7 +62,7 @@ def test_targets_and_advantages_are_rllibs(tiny, module):
     fragments, _, rollout = sampled(tiny(f"module={module}"), [7, 9])
     pieces = fragments[1]
     net = rollout.policies.modules["shared"]
-    ours = EpisodesToTrainBatch(gamma=0.97, lambda_=0.9)(
+    ours = EpisodesToTrainBatch(lambda _: BatchSettings(gamma=0.97, lambda_=0.9))(
         rl_module={"shared": Unwrapped(net)}, episodes=pieces, batch={}
     )
     ours = ours["shared"]
