@@ -320,7 +320,11 @@ class Hook(SweepCallback):
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("words", [["search=none", "search.num_samples=1"], ["search=random"]], ids=["solo", "tune"])
+@pytest.mark.parametrize(
+    "words",
+    [["search=none", "search.num_samples=1"], pytest.param(["search=random"], marks=pytest.mark.slow)],
+    ids=["solo", "tune"],
+)
 def test_callbacks_hear_of_them_and_the_folder_has_them(tiny, monkeypatch, words, capsys):
     hook, make = Hook(), session.make_callbacks
     monkeypatch.setattr(session, "make_callbacks", lambda *args: [*make(*args), hook])

@@ -16,6 +16,7 @@ def runner_weights(trial):
     return [{k: torch.tensor(v) for k, v in state.items()} for state in acting]
 
 
+@pytest.mark.slow
 def test_runners_sample_with_the_learners_weights_and_keep_their_state(trial, tmp_path):
     one = trial(None, *RUNNERS, "module=gru")
     first, second = one.train(), one.train()

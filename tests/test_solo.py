@@ -213,6 +213,7 @@ class TestBesideTune:
         assert len({result["trial_id"] for result in hook.results}) == 4
         assert len({result["pid"] for result in hook.results}) <= 2
 
+    @pytest.mark.slow
     def test_env_runners_are_processes_of_their_own_and_the_trial_is_not(self, sweep_of, hooked):
         hook = hooked(Hook())
         folder = ran(sweep_of("cluster.num_env_runners=1", "stop.iterations=2"))
