@@ -88,7 +88,7 @@ def _unknown_key(cause: OmegaConfBaseException, key: str) -> ConfigError:
     root: Any = cause.parent_node._get_root() if cause.parent_node is not None else None
     valid = list(_tree(root)) if isinstance(root, DictConfig) else []
     section = key.rpartition(".")[0]
-    if re.match(r"space\.|env\.kwargs\.|sharing\.roles\.[^.]+\.module\.", key):  # mappings with keys of the user's own
+    if re.match(r"space\.|env\.kwargs\.|sharing\.roles\.", key):  # mappings with keys of the user's own
         return ConfigError(f"{key} must be added with a plus sign: +{key}=...")
     if section in valid and OmegaConf.select(root, section) in (None, {}):  # Hydra has made {} of null on its way
         return ConfigError(f"{key} must be set with its whole section, {section}={{...}}, for {section} is null")

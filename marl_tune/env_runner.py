@@ -49,6 +49,7 @@ from envs.world import StateUnavailable
 from marl_tune.fragment import bring_to_host
 from marl_tune.policy import Policies
 from marl_tune.policy_map import PolicyMap
+from marl_tune.returns import group_returns
 from marl_tune.rollout import EpisodeRecord, Rollout
 from marl_tune.turn_rollout import TurnRollout
 
@@ -263,6 +264,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 module_id: mean(r.module_returns[module_id] for r in records) for module_id in self.policy_map.modules
             },
             **{name: mean(r.metrics[name] for r in records if name in r.metrics) for name in names},
+            **group_returns(self.env.groups, agents),
         }
         self.metrics.log_dict(values, window=1)
 

@@ -14,6 +14,7 @@ from envs.world import World
 from marl_tune import checkpoint
 from marl_tune.build import build_policy_map, build_world, module_specs
 from marl_tune.policy import Policies
+from marl_tune.returns import group_returns
 from marl_tune.schema import SweepConfig
 
 COPIES_AT_ONCE = 128  # bounds the memory of an evaluation; more copies bring no more speed
@@ -122,7 +123,7 @@ def play(world: World, player: Player, seeds: Sequence[int]) -> Evaluation:
             observations = world.reset(copies=done)
     returns = {agent: totals[g.name][:, i] for g in world.groups for i, agent in enumerate(g.agents)}
     whole = {name: values for name, values in metrics.items() if not np.isnan(values).any()}  # of every episode
-    return Evaluation(list(seeds), returns, lengths, whole)
+    return Evaluation(list(seeds), returns, lengths, whole | group_returns(world.groups, returns))
 
 
 def _joined(parts: Sequence[Evaluation]) -> Evaluation:

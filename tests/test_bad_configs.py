@@ -125,6 +125,7 @@ BAD = [
     (["sharing=roles", "sharing.roles=null"], "sharing.roles must"),
     (["sharing=roles"], "sharing.roles must name at least one role under sharing=roles, such as '+"),
     (["sharing=roles", "+sharing.roles.scouts.agents=[]"], "sharing.roles.scouts.agents must hold at least one"),
+    ([*SCOUTS, "sharing.roles.scouts.lr=1"], "sharing.roles.scouts.lr must be added with a plus sign"),
     ([*SCOUTS, "+sharing.roles.scouts.module.hidden=3"], "key 'sharing.roles.scouts.module.hidden'"),
     ([*SCOUTS, "+sharing.roles.scouts.module.activation=step"], "sharing.roles.scouts.module.activation must"),
     ([*SCOUTS, "+sharing.roles.scouts.module.name=lstm"], "sharing.roles.scouts.module.name must be left out"),

@@ -1,11 +1,13 @@
 """Roles: what each learns by, whether it learns, and what it begins with."""
 
+import json
 import re
 
 import pytest
 import torch
 from probes import learner_of
 
+from marl_tune.__main__ import main
 from marl_tune.config import compose
 from marl_tune.errors import ConfigError
 from marl_tune.overrides import is_live, trial_keys
@@ -126,3 +128,17 @@ def test_settings_of_a_role_can_be_searched():
     assert not is_live(sweep, "sharing.roles.scouts.module.hidden_dims")
     assert not is_live(sweep, "sharing.roles.scouts.agents")
     assert role_algorithms(sweep) == {}
+
+
+def test_sides_are_told_apart_and_can_rank(tmp_path):
+    """Also from the command line: one trial, judged by what one side earns."""
+    words = ["+experiment=simple_tag_roles", f"results_dir={tmp_path}", "logger=csv", "logger.progress=off"]
+    words += ["stop.iterations=1", "stop.agent_steps=null", "selection.episodes=4", "+sharing.roles.prey.trains=false"]
+    words += ["algorithm.train_batch_size=400", "algorithm.minibatch_size=400", "cluster.num_envs_per_env_runner=4"]
+    assert main(words) == 0
+    (folder,) = tmp_path.glob("simple_tag_roles/*")
+    summary = json.loads((folder / "summary.json").read_text())
+    told = summary["best"]["evaluation"]
+    of_groups = 3 * told["adversary_return_mean"] + told["agent_return_mean"]
+    assert told["return_mean_agent"] == pytest.approx(of_groups / 4)
+    assert summary["trials"][0]["score"] == summary["trials"][0]["score"], "a number"
