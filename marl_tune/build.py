@@ -56,6 +56,7 @@ def _tokens(tokens: DirectionTokens | None) -> dict[str, Any] | None:
 def module_specs(sweep: SweepConfig, policy_map: PolicyMap) -> MultiRLModuleSpec:
     """RLlib's specification of every module of the sweep."""
     return MultiRLModuleSpec(
+        multi_rl_module_class=modules.module_class(sweep.module.name).team_class,
         rl_module_specs={
             module_id: RLModuleSpec(
                 module_class=modules.module_class(config["name"]),
@@ -64,7 +65,7 @@ def module_specs(sweep: SweepConfig, policy_map: PolicyMap) -> MultiRLModuleSpec
                 model_config=config,
             )
             for module_id, config in module_configs(sweep, policy_map).items()
-        }
+        },
     )
 
 

@@ -25,6 +25,7 @@ from marl_tune.minibatches import Batch, minibatches, steps_of
 from marl_tune.ppo_loss import PpoSettings, ppo_loss
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 from modules.curiosity import IntrinsicRewardAPI
+from modules.shared_encoder import SharedEncoderModules
 
 CURIOSITY_OPTIMIZER = "curiosity_optimizer"
 # Keys of AlgorithmConfig.learner_config_dict:
@@ -69,6 +70,14 @@ class MarlPPOLearner(PPOTorchLearner):
                 module._forward_train = torch.compile(module._forward_train)
         self._bfloat16 = self.config.learner_config_dict[PRECISION] == "bfloat16"
 
+    def configure_optimizers(self) -> None:
+        """An optimizer for each module, or one for all where they share an encoder: its gradient is one sum."""
+        if not isinstance(self.module, SharedEncoderModules):
+            super().configure_optimizers()
+            return
+        parameters = list(dict.fromkeys(p for m in self.module.values() for p in self.get_parameters(m.unwrapped())))
+        self._register_adam(ALL_MODULES, DEFAULT_OPTIMIZER, parameters, self.config)
+
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """One Adam for actor and critic, and one for curiosity.
 
@@ -80,13 +89,16 @@ class MarlPPOLearner(PPOTorchLearner):
         rest = [parameter for parameter in self.get_parameters(module) if id(parameter) not in own]
         for name, parameters in ((DEFAULT_OPTIMIZER, rest), (CURIOSITY_OPTIMIZER, apart)):
             if parameters:
-                self.register_optimizer(
-                    module_id=module_id,
-                    optimizer_name=name,
-                    optimizer=torch.optim.Adam(parameters, fused=True, **self._adam_settings(config)),
-                    params=parameters,
-                    lr_or_lr_schedule=config.lr,
-                )
+                self._register_adam(module_id, name, parameters, config)
+
+    def _register_adam(self, module_id: str, name: str, parameters: list[torch.nn.Parameter], config: Any) -> None:
+        self.register_optimizer(
+            module_id=module_id,
+            optimizer_name=name,
+            optimizer=torch.optim.Adam(parameters, fused=True, **self._adam_settings(config)),
+            params=parameters,
+            lr_or_lr_schedule=config.lr,
+        )
 
     def _adam_settings(self, config: Any) -> dict[str, Any]:
         adam = config.learner_config_dict[OPTIMIZER]
@@ -184,7 +196,7 @@ class MarlPPOLearner(PPOTorchLearner):
 
     def _step(self, minibatch: dict[str, Batch], settings: dict[str, PpoSettings], last: set[str]) -> None:
         """One gradient step of every module in the minibatch; what is logged comes from each module's last one."""
-        names = [name for module_id in minibatch for name in self._module_optimizers[module_id]]
+        names = [name for module_id in (*minibatch, ALL_MODULES) for name in self._module_optimizers[module_id]]
         for name in names:
             self._named_optimizers[name].zero_grad(set_to_none=True)
         losses = {m: self._loss(m, batch, settings[m], m in last) for m, batch in minibatch.items()}
@@ -192,9 +204,9 @@ class MarlPPOLearner(PPOTorchLearner):
         norms = clip_and_check([self._gradient_group(name) for name in names], self._name_of)
         for name, norm in zip(names, norms, strict=True):
             self._named_optimizers[name].step()
-            module_id = self._optimizer_name_to_module[name]
-            if module_id in last:
-                short = name.removeprefix(f"{module_id}_")
+            owner = self._optimizer_name_to_module[name]
+            short = name.removeprefix(f"{owner}_")
+            for module_id in last if owner == ALL_MODULES else last & {owner}:
                 self.metrics.log_value((module_id, f"gradients_{short}_global_norm"), norm, window=1)
         for module_id in last:
             self.metrics.log_value((module_id, self.TOTAL_LOSS_KEY), losses[module_id].detach(), window=1)

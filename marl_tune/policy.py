@@ -200,7 +200,10 @@ class Policies:
             self.states[module_id] = after
         dist_class = module.get_exploration_action_dist_cls() if explore else module.get_inference_action_dist_cls()
         dist = dist_class.from_logits(inputs)
-        actions = dist.sample() if explore else dist.to_deterministic().sample()
+        if Columns.ACTIONS in out:  # the module has chosen itself
+            actions = out[Columns.ACTIONS]
+        else:
+            actions = dist.sample() if explore else dist.to_deterministic().sample()
         columns = {Columns.ACTIONS: actions, Columns.ACTION_DIST_INPUTS: inputs}
         if explore:
             columns[Columns.ACTION_LOGP] = dist.logp(actions)

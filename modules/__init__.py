@@ -17,6 +17,8 @@ MODULES: dict[str, str] = {
     "plasticity": "modules.plasticity:Plasticity",
     "pheromone_attention": "modules.pheromone_attention:PheromoneAttention",
     "curiosity": "modules.curiosity:Curiosity",
+    "shared_encoder": "modules.shared_encoder:SharedEncoder",
+    "autoregressive": "modules.autoregressive:Autoregressive",
     "ant_colony": "modules.ant_colony:AntColony",
 }
 # stem -> class, imported on first use; its config dataclass is <class>Config of modules/schemas.py

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.core.rl_module.torch import TorchRLModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from modules.parts.actions import check_action_space, distribution_class, mask_logits, policy_head
 from modules.parts.encoders import make_encoder
@@ -24,9 +25,9 @@ VALUE_GAIN = 0.01
 class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
     """observation -> encoder -> memory (if any) -> policy head and value head.
 
-    A module overrides `build_encoder` or `build_memory`. A separate critic has a plain encoder and no state of its
-    own; beside a memory it also reads the actor's features, without training them, so that it values what the agent
-    remembers.
+    A module overrides `build_encoder`, `build_memory` or `build_policy_head`. A separate critic has a plain encoder and
+    no state of its own; beside a memory it also reads the actor's features, without training them, so that it values
+    what the agent remembers.
 
     `model_config` is the module's config dataclass as a dict (modules/schemas.py) plus `tokens`: None, or the
     `indices` and `directions` of the direction tokens in an observation.
@@ -41,6 +42,7 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
 
     model_config: Batch
     needs_tokens = False  # whether observations must have direction tokens
+    team_class: type[MultiRLModule] = MultiRLModule  # of all modules together
 
     def setup(self) -> None:
         """Builds the parts; RLlib calls it once."""
@@ -50,7 +52,7 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         self.encoder: Encoder = self.build_encoder()
         self.memory: Memory | None = self.build_memory(self.encoder.out_dim)
         width = self.encoder.out_dim if self.memory is None else self.memory.out_dim
-        self.policy_head = policy_head(self.action_space, width)
+        self.policy_head = self.build_policy_head(width)
         if self.model_config["separate_critic"]:
             self.critic_encoder = ActorCritic.build_encoder(self)
             width = self.critic_encoder.out_dim + (0 if self.memory is None else width)
@@ -61,6 +63,10 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         settings = self.model_config
         space = feature_space(self.observation_space)
         return make_encoder(space, settings["hidden_dims"], settings["activation"], settings.get("conv_filters", ()))
+
+    def build_policy_head(self, in_dim: int) -> nn.Module:
+        """Features (..., in_dim) -> inputs of the action distribution (..., n)."""
+        return policy_head(self.action_space, in_dim)
 
     def build_memory(self, in_dim: int) -> Memory | None:
         """What remembers the features of the steps before; None for a stateless module."""

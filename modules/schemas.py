@@ -194,5 +194,22 @@ class CuriosityConfig(IcmFields, ImageFields):
 
 
 @dataclass
+class AutoregressiveConfig(ImageFields):
+    """Settings of `autoregressive`."""
+
+    head_dim: int
+    # units of the dense layer of each component's head, >= 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one(self, "head_dim")
+
+
+@dataclass
+class SharedEncoderConfig(ImageFields):
+    """Settings of `shared_encoder`."""
+
+
+@dataclass
 class AntColonyConfig(IcmFields, PlasticFields, AttentionFields):
     """Settings of `ant_colony`."""

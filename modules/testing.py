@@ -41,6 +41,7 @@ SMALL: dict[str, Any] = {
     "num_heads": 2,
     "icm_feature_dim": 6,
     "icm_hidden_dims": [16],
+    "head_dim": 10,
 }
 # values of fields in tests; a field that is not here has the value of conf/module/<name>.yaml
 
@@ -144,7 +145,7 @@ def check_shapes(module: ActorCritic) -> None:
         out = forward(batch)
         inputs = out[Columns.ACTION_DIST_INPUTS]
         assert inputs.shape[:-1] == lead
-        actions = module.get_exploration_action_dist_cls().from_logits(inputs).sample()
+        actions = _actions(module, out)
         assert actions.shape == (*lead, *module.action_space.shape)
         assert (Columns.STATE_OUT in out) == module.is_stateful()
         if module.is_stateful():
@@ -152,6 +153,13 @@ def check_shapes(module: ActorCritic) -> None:
             assert {name: tuple(part.shape) for name, part in out[Columns.STATE_OUT].items()} == expected
     assert all(not part.any() for part in module.get_initial_state().values())
     assert module.compute_values(batch).shape == lead
+
+
+def _actions(module: ActorCritic, out: Batch) -> Tensor:
+    """What exploration does: the module's own choice, or one drawn from the distribution."""
+    if Columns.ACTIONS in out:
+        return out[Columns.ACTIONS].detach()
+    return module.get_exploration_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS]).sample()
 
 
 def check_embeddings(module: ActorCritic) -> None:
@@ -164,9 +172,9 @@ def check_embeddings(module: ActorCritic) -> None:
 def check_gradients(module: ActorCritic) -> None:
     """The policy's, the value's, the entropy's and the module's own loss together reach every parameter."""
     batch = batch_of(module)
-    out = module.forward_train(batch)
+    actions = _actions(module, module.forward_exploration(batch))
+    out = module.forward_train(batch | {Columns.ACTIONS: actions})
     dist = module.get_train_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
-    actions = dist.sample()
     values = module.compute_values(batch, out[Columns.EMBEDDINGS])
     loss = (dist.logp(actions) * torch.linspace(-1, 1, B * (T if module.is_stateful() else 1)).view(values.shape)).sum()
     loss = loss + values.square().sum() - 0.1 * dist.entropy().sum()
@@ -187,13 +195,13 @@ def check_ratio(module: ActorCritic) -> None:
     dist_class = module.get_exploration_action_dist_cls()
     if module.is_stateful():
         outs = list(steps_of(module, batch, module.forward_exploration))
-        inputs = torch.cat([out[Columns.ACTION_DIST_INPUTS] for out in outs], 1)
+        acted = {Columns.ACTION_DIST_INPUTS: torch.cat([out[Columns.ACTION_DIST_INPUTS] for out in outs], 1)}
         last = outs[-1][Columns.STATE_OUT]
     else:
-        inputs, last = module.forward_exploration(batch)[Columns.ACTION_DIST_INPUTS], None
+        acted, last = module.forward_exploration(batch), None
+    inputs, actions = acted[Columns.ACTION_DIST_INPUTS], _actions(module, acted)
     old = dist_class.from_logits(inputs)
-    actions = old.sample()
-    out = module.forward_train(batch)
+    out = module.forward_train(batch | {Columns.ACTIONS: actions})
     new = module.get_train_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
     ratio = torch.exp(new.logp(actions) - old.logp(actions))
     assert same(ratio, torch.ones_like(ratio), 2 * CLOSE), f"the ratio is {ratio}"
@@ -205,7 +213,8 @@ def check_ratio(module: ActorCritic) -> None:
 def check_rows_apart(module: ActorCritic) -> None:
     """A row does not depend on the rows beside it: each agent has a state of its own."""
     batch = batch_of(module)
-    for forward in (module.forward_exploration, module.forward_train):
+    batch[Columns.ACTIONS] = _actions(module, module.forward_exploration(batch))
+    for forward in (module.forward_inference, module.forward_train):
         alone = forward(tree(lambda a: a[:1], batch))
         together = forward(batch)
         assert same(alone[Columns.ACTION_DIST_INPUTS], together[Columns.ACTION_DIST_INPUTS][:1])
@@ -251,11 +260,12 @@ def check_masks(module: ActorCritic) -> None:
 def check_greedy(module: ActorCritic) -> None:
     """Inference takes the mode of the distribution that exploration draws from."""
     batch = batch_of(module)
-    inputs = module.forward_exploration(batch)[Columns.ACTION_DIST_INPUTS]
-    greedy = module.get_inference_action_dist_cls().from_logits(
-        module.forward_inference(batch)[Columns.ACTION_DIST_INPUTS]
-    )
-    actions = greedy.to_deterministic().sample()
+    out = module.forward_inference(batch)
+    greedy = module.get_inference_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS]).to_deterministic()
+    if Columns.ACTIONS in out:  # its components are the modes, each given those before it
+        actions, inputs = out[Columns.ACTIONS], out[Columns.ACTION_DIST_INPUTS]
+    else:
+        actions, inputs = greedy.sample(), module.forward_exploration(batch)[Columns.ACTION_DIST_INPUTS]
     if isinstance(module.action_space, gym.spaces.Box):
         assert same(actions, inputs.chunk(2, -1)[0])
         return
@@ -277,7 +287,7 @@ def check_save_and_load(module: ActorCritic) -> None:
     assert same(dict(twin.state_dict()), dict(module.state_dict()), 0.0)
     assert same(twin.compute_values(batch), module.compute_values(batch), 0.0)
     for other in (twin, acting):
-        assert same(other.forward_exploration(batch)[key], module.forward_exploration(batch)[key], 0.0)
+        assert same(other.forward_inference(batch)[key], module.forward_inference(batch)[key], 0.0)
         assert same(other.get_initial_state(), module.get_initial_state(), 0.0)
     assert set(acting.state_dict()) == set(module.get_state(inference_only=True)) < set(module.state_dict())
 

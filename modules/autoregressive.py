@@ -1,0 +1,44 @@
+"""A network that chooses the components of an action one after the other."""
+
+from typing import Any
+
+from ray.rllib.core.columns import Columns
+from torch import nn
+
+from modules.base import ActorCritic, Batch
+from modules.parts.autoregressive import AutoregressiveHead
+from modules.parts.observations import split_mask
+
+
+class Autoregressive(ActorCritic):
+    """An encoder, and a head whose components know those before them: for composed action spaces (MultiDiscrete, Box).
+
+    Independent heads cannot say "this tool at that place, or that tool at this place". As in RLlib's documentation of
+    autoregressive distributions, the module chooses the actions itself. What it hands over as inputs of the
+    distribution are those of each factor given what was chosen before it, so that RLlib's own distribution gives the
+    joint log p; its entropy and KL are those of the factors along the chosen actions, unbiased estimates of the joint
+    ones.
+    """
+
+    def build_policy_head(self, in_dim: int) -> nn.Module:
+        """See `ActorCritic.build_policy_head`."""
+        settings = self.model_config
+        return AutoregressiveHead(self.action_space, in_dim, settings["head_dim"], settings["activation"])
+
+    def _forward_inference(self, batch: Batch, **kwargs: Any) -> Batch:
+        return self._act(batch, greedy=True)
+
+    def _forward_exploration(self, batch: Batch, **kwargs: Any) -> Batch:
+        return self._act(batch, greedy=False)
+
+    def _act(self, batch: Batch, greedy: bool) -> Batch:
+        features, _ = self._features(batch)
+        inputs, actions = self.policy_head(features, split_mask(batch[Columns.OBS])[1], greedy=greedy)
+        logp = self.action_dist_cls.from_logits(inputs).logp(actions)
+        return {Columns.ACTION_DIST_INPUTS: inputs, Columns.ACTIONS: actions, Columns.ACTION_LOGP: logp}
+
+    def _forward_train(self, batch: Batch, **kwargs: Any) -> Batch:
+        features, _ = self._features(batch)
+        mask = split_mask(batch[Columns.OBS])[1]
+        inputs, _ = self.policy_head(features, mask, actions=batch.get(Columns.ACTIONS))
+        return {Columns.ACTION_DIST_INPUTS: inputs, Columns.EMBEDDINGS: self._critic_features(batch, features)}
