@@ -23,7 +23,6 @@ from marl_tune.schema import BreakthroughConfig
 
 RULES = BreakthroughConfig(window=50, deviations=5.0, min_episodes=100)
 EAGER = ("breakthroughs.window=2", "breakthroughs.deviations=0.01", "breakthroughs.min_episodes=4")
-SOLO = ["search=none", "search.num_samples=1"]
 RUNS, EPISODES, AGENTS = 40, 2000, 20
 
 
@@ -321,11 +320,18 @@ class Hook(SweepCallback):
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("words", [SOLO, pytest.param(["search=random"], marks=pytest.mark.slow)], ids=["solo", "tune"])
-def test_callbacks_hear_of_them_and_the_folder_has_them(tiny, monkeypatch, words, capsys):
+@pytest.mark.parametrize("search", ["none", pytest.param("random", marks=pytest.mark.slow)])
+def test_callbacks_hear_of_them_and_the_folder_has_them(tiny, monkeypatch, search, capsys):
     hook, make = Hook(), session.make_callbacks
     monkeypatch.setattr(session, "make_callbacks", lambda *args: [*make(*args), hook])
-    sweep = tiny(*words, *EAGER, "stop.iterations=6", "logger=tensorboard", "logger.progress=plain")
+    sweep = tiny(
+        f"search={search}",
+        "search.num_samples=1",
+        *EAGER,
+        "stop.iterations=6",
+        "logger=tensorboard",
+        "logger.progress=plain",
+    )
     assert run(sweep, ["test"]) == 0
     (manifest,) = Path(sweep.results_dir).rglob("manifest.json")
     folder = RunFolder(manifest.parent)
