@@ -324,14 +324,8 @@ class Hook(SweepCallback):
 def test_callbacks_hear_of_them_and_the_folder_has_them(tiny, monkeypatch, search, capsys):
     hook, make = Hook(), session.make_callbacks
     monkeypatch.setattr(session, "make_callbacks", lambda *args: [*make(*args), hook])
-    sweep = tiny(
-        f"search={search}",
-        "search.num_samples=1",
-        *EAGER,
-        "stop.iterations=6",
-        "logger=tensorboard",
-        "logger.progress=plain",
-    )
+    words = (f"search={search}", "search.num_samples=1", "logger=tensorboard", "logger.progress=plain")
+    sweep = tiny(*words, *EAGER, "stop.iterations=6")
     assert run(sweep, ["test"]) == 0
     (manifest,) = Path(sweep.results_dir).rglob("manifest.json")
     folder = RunFolder(manifest.parent)
