@@ -327,8 +327,7 @@ def test_callbacks_hear_of_them_and_the_folder_has_them(tiny, monkeypatch, searc
     words = (f"search={search}", "search.num_samples=1", "logger=tensorboard", "logger.progress=plain")
     sweep = tiny(*words, *EAGER, "stop.iterations=6")
     assert run(sweep, ["test"]) == 0
-    (manifest,) = Path(sweep.results_dir).rglob("manifest.json")
-    folder = RunFolder(manifest.parent)
+    folder = RunFolder(next(Path(sweep.results_dir).rglob("manifest.json")).parent)
     assert hook.events
     records = folder.read_breakthroughs()
     assert [(r.trial, r.iteration, r.who, r.level, r.baseline) for r in records] == [e[:5] for e in hook.events]
