@@ -1,4 +1,4 @@
-"""What a sharing scheme costs: world steps a second of whole training iterations, beside parameter sharing with networks
+"""What a sharing scheme costs: world steps a second of whole iterations, beside parameter sharing with networks
 of the same size on the same world.
 
     python -m benchmarks.sharing [--only self_play,mappo] [--rounds 7] [--json]
