@@ -18,6 +18,8 @@ ENVS: dict[str, str] = {
     "mpe/simple_adversary": "envs.mpe.simple_adversary:SimpleAdversary",
     "mpe/simple_tag": "envs.mpe.simple_tag:SimpleTag",
     "sisl/pursuit": "envs.sisl.pursuit:Pursuit",
+    "classic/connect_four": "envs.classic.connect_four:ConnectFour",
+    "classic/tictactoe": "envs.classic.tictactoe:Tictactoe",
     "pettingzoo": "envs.pettingzoo:Pettingzoo",
     "vmas": "envs.vmas:Vmas",
     "pricing": "envs.pricing:Pricing",
