@@ -36,6 +36,11 @@ def joined(*arrays: Array) -> Array:
     return whole
 
 
+def taken(array: Array, rows: np.ndarray) -> Array:
+    """Rows of it in this order, copied."""
+    return array.take(rows, axis=0) if isinstance(array, np.ndarray) else array[rows]
+
+
 def empty(shape: Sequence[int], like: Array) -> Array:
     """Not yet written, of the type and on the device of another."""
     return np.empty(shape, like.dtype) if isinstance(like, np.ndarray) else like.new_empty(tuple(shape))
