@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from envs.trees import Array, joined, taken, tree_map
+from envs.trees import Array, joined, sliced, taken, tree_map
 from envs.world import STAYS, TERMINATED, AgentGroup
 from marl_tune.fragment import SEQUENCE_STATES, Segment, lean_episode
 from marl_tune.policy import Arrays, Decision, Policies
@@ -245,7 +245,7 @@ class GroupDecisions:
                 with_next = slice(first_seen[number], first_seen[number] + segment.stop + 1)
                 piece = lean_episode(
                     segment,
-                    tree_map(lambda array, part=with_next: array[part], seen),
+                    sliced(seen, with_next),
                     {name: values[here] for name, values in columns.items()},
                     rewards[here],
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -36,6 +37,6 @@ def draw(dist_class: Any, inputs: Tensor, explore: bool) -> tuple[Tensor, Tensor
     race = torch.empty_like(log_p).exponential_()  # as `torch.multinomial` of one draw: the largest p_i / e_i wins
     actions = (torch.softmax(log_p, -1) / race).argmax(-1)
     chosen = log_p.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-    if torch.isnan(chosen).any():
+    if math.isnan(chosen.sum().item()):
         raise RuntimeError("the policy's logits are not finite: no action can be drawn")
     return actions, chosen

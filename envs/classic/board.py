@@ -41,7 +41,7 @@ def lines_through(lines: np.ndarray, num_cells: int) -> np.ndarray:
 class Board(ArrayWorld):
     """B boards on which two players place pieces by turns, the first one of `AGENTS` first.
 
-    A subclass says how large a board is, what wins, and where an action puts a piece.
+    A subclass says how large a board is, what wins, and where an action puts a piece. Cell `row * COLUMNS + column`.
     """
 
     AGENTS: ClassVar[tuple[str, str]]
@@ -59,27 +59,29 @@ class Board(ArrayWorld):
         num_cells = self.ROWS * self.COLUMNS
         self._lines = board_lines(self.ROWS, self.COLUMNS, self.IN_A_ROW)
         self._lines_through = lines_through(self._lines, num_cells)
-        self._copies, self._first_cells = np.arange(num_envs), num_cells * np.arange(num_envs)
+        self._copies, self._first_of_copy = np.arange(num_envs), num_cells * np.arange(num_envs)
         self._views = PLANES.reshape(-1).view(np.int16)  # (player * 3 + piece,), both planes of a cell in one number
         self._board = np.zeros((num_envs, num_cells), np.int8)  # 0: empty, 1, 2: of that player
+        self._landing = np.tile(self._first_cells(), (num_envs, 1))  # (B, actions) cell of each action's next piece
         self._turn = np.zeros(num_envs, np.int64)  # 0, 1: who is to move, or moved last where a game is over
         self._standing = np.full(num_envs, NOT_BEGUN, np.int8)
         self._note_who_acts()
 
     @abstractmethod
-    def _legal(self) -> np.ndarray:
-        """Where pieces can be placed, (B, actions) bool."""
+    def _first_cells(self) -> np.ndarray:
+        """The cell that the first piece of each action comes to lie on, (actions,)."""
 
     @abstractmethod
-    def _cells(self, actions: np.ndarray) -> np.ndarray:
-        """The cells that pieces come to lie on, (B,) -> (B,); any where the action is not legal."""
+    def _next_cells(self, cells: np.ndarray) -> np.ndarray:
+        """Where the next piece of an action comes to lie, of the cells of the last: (K,) -> (K,); below 0: nowhere."""
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
         """See `World.reset`: an empty board. Copies that have never been reset are observed as zeros."""
         chosen = [copy for copy, _ in resolve_reset(self.num_envs, seeds, copies)]
-        self._board[chosen], self._turn[chosen], self._standing[chosen] = 0, 0, PLAYED
+        self._board[chosen], self._landing[chosen] = 0, self._first_cells()
+        self._turn[chosen], self._standing[chosen] = 0, PLAYED
         self._note_who_acts()
-        return self._observe(self._legal())
+        return self._observe()
 
     def step(self, actions: dict[str, np.ndarray]) -> Step:
         """See `World.step`. Raises ValueError for actions of the wrong shape, or that are no action at all of whoever
@@ -87,28 +89,36 @@ class Board(ArrayWorld):
         given = checked_actions(self.groups[0], actions[GROUP], self.num_envs)
         action, mover = given[self._copies, self._turn], self._turn
         played = self._standing == PLAYED
-        self._check_range(action[played])
-        legal = played & self._legal()[self._copies, np.where(played, action, 0)]
-        cell = self._cells(np.where(legal, action, 0))
-        self._board[self._copies[legal], cell[legal]] = mover[legal] + 1
+        if action.min() < 0 or action.max() >= self.NUM_ACTIONS:
+            self._check_range(action[played])
+            action = np.where(played, action, 0)
+        cell = self._landing[self._copies, action]
+        legal = played & (cell >= 0)
+        moved = np.flatnonzero(legal)
+        onto = cell[moved]
+        self._board[moved, onto] = mover[moved] + 1
+        self._landing[moved, action[moved]] = self._next_cells(onto)
 
-        mine = self._board == (mover + 1)[:, None]  # (B, cells)
-        lines = self._lines_through.take(cell, axis=0, mode="wrap") + self._first_cells[:, None, None]
-        won = legal & mine.take(lines).all(axis=1).any(axis=1)
-        drawn = legal & ~won & self._board.all(axis=1)
+        won = legal & self._lines_full(mover, cell)
+        drawn = legal & ~won & (self._landing < 0).all(axis=1)
         illegal = played & ~legal
         ended = won | drawn | illegal
-        self._standing[won], self._standing[drawn], self._standing[illegal] = WON, DRAWN, ILLEGAL
         self._turn = np.where(played & ~ended, 1 - mover, mover)
-        self._note_who_acts()
-
         rewards = np.zeros((self.num_envs, 2), np.float32)
-        rewards[self._copies, mover] = won + ILLEGAL_REWARD * illegal
-        rewards[self._copies, 1 - mover] -= won
-        left = np.where(ended, TERMINATED, STAYS).astype(np.int8)[:, None].repeat(2, axis=1)
-        return Step(
-            self._observe(self._legal()), {GROUP: rewards}, ended, np.zeros(self.num_envs, np.bool_), {GROUP: left}
-        )
+        left = np.full((self.num_envs, 2), STAYS, np.int8)
+        if ended.any():
+            self._standing[won], self._standing[drawn], self._standing[illegal] = WON, DRAWN, ILLEGAL
+            rewards[self._copies, mover] = won + ILLEGAL_REWARD * illegal
+            rewards[self._copies, 1 - mover] -= won
+            left[ended] = TERMINATED
+        self._note_who_acts()
+        return Step(self._observe(), {GROUP: rewards}, ended, np.zeros(self.num_envs, np.bool_), {GROUP: left})
+
+    def _lines_full(self, mover: np.ndarray, cell: np.ndarray) -> np.ndarray:
+        """Whether all of a line through a cell is the mover's, (B,) of both -> (B,) bool."""
+        mine = self._board == (mover + 1)[:, None]  # (B, cells)
+        lines = self._lines_through.take(cell, axis=0, mode="wrap") + self._first_of_copy[:, None, None]
+        return mine.take(lines).all(axis=1).any(axis=1)
 
     def _check_range(self, actions: np.ndarray) -> None:
         if actions.size and (actions.min() < 0 or actions.max() >= self.NUM_ACTIONS):
@@ -118,14 +128,14 @@ class Board(ArrayWorld):
     def _note_who_acts(self) -> None:
         self.acting = {GROUP: (self._standing == PLAYED)[:, None] & (self._turn[:, None] == (0, 1))}
 
-    def _observe(self, legal: np.ndarray) -> Observations:
+    def _observe(self) -> Observations:
         """What those see that are to move, and both where a game is over; zeros for others."""
         assert self.acting is not None
         seen = self.acting[GROUP] | (self._standing > PLAYED)[:, None]  # (B, 2)
         views = self._views.take(self._board[:, None] + np.array(((0,), (3,)), np.int8))  # (B, 2, cells)
         views *= seen[..., None]
         board = views.view(np.int8).reshape(self.num_envs, 2, self.ROWS, self.COLUMNS, 2)
-        mask = legal[:, None] & seen[..., None]  # (B, 2, actions)
+        mask = (self._landing >= 0)[:, None] & seen[..., None]  # (B, 2, actions)
         return {GROUP: {ACTION_MASK: mask.view(np.int8), OBSERVATION: board}}
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
@@ -146,7 +156,7 @@ class Board(ArrayWorld):
         return np.unique(self._lines[mine[self._lines].all(axis=1)])
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {"board": self._board, "turn": self._turn, "standing": self._standing}
+        return {"board": self._board, "landing": self._landing, "turn": self._turn, "standing": self._standing}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """See `ArrayWorld.set_state`."""

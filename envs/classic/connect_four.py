@@ -59,12 +59,11 @@ class ConnectFour(Board):
     AGENTS = ("player_0", "player_1")
     ROWS, COLUMNS, IN_A_ROW, NUM_ACTIONS = 6, 7, 4, 7
 
-    def _legal(self) -> np.ndarray:
-        return self._board[:, : self.COLUMNS] == 0
+    def _first_cells(self) -> np.ndarray:
+        return (self.ROWS - 1) * self.COLUMNS + np.arange(self.COLUMNS)
 
-    def _cells(self, actions: np.ndarray) -> np.ndarray:
-        column = self._board.reshape(self.num_envs, self.ROWS, self.COLUMNS)[self._copies, :, actions]  # (B, rows)
-        return ((column == 0).sum(axis=1) - 1) * self.COLUMNS + actions
+    def _next_cells(self, cells: np.ndarray) -> np.ndarray:
+        return cells - self.COLUMNS
 
     def render(self, copy: int = 0) -> np.ndarray:
         """The board from the front, `(height, width, 3)` uint8 pixels; the four that won are ringed."""

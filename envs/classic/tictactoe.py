@@ -59,11 +59,11 @@ class Tictactoe(Board):
     AGENTS = ("player_1", "player_2")
     ROWS, COLUMNS, IN_A_ROW, NUM_ACTIONS = 3, 3, 3, 9
 
-    def _legal(self) -> np.ndarray:
-        return self._board == 0
+    def _first_cells(self) -> np.ndarray:
+        return np.arange(self.NUM_ACTIONS)
 
-    def _cells(self, actions: np.ndarray) -> np.ndarray:
-        return actions
+    def _next_cells(self, cells: np.ndarray) -> np.ndarray:
+        return np.full(len(cells), -1)
 
     def render(self, copy: int = 0) -> np.ndarray:
         """The board, crosses and circles, `(height, width, 3)` uint8 pixels; the cells of the line that won are lit."""
