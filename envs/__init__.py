@@ -18,6 +18,8 @@ ENVS: dict[str, str] = {
     "mpe/simple_adversary": "envs.mpe.simple_adversary:SimpleAdversary",
     "mpe/simple_tag": "envs.mpe.simple_tag:SimpleTag",
     "sisl/pursuit": "envs.sisl.pursuit:Pursuit",
+    "classic/connect_four": "envs.classic.connect_four:ConnectFour",
+    "classic/tictactoe": "envs.classic.tictactoe:Tictactoe",
     "pettingzoo": "envs.pettingzoo:Pettingzoo",
     "vmas": "envs.vmas:Vmas",
     "pricing": "envs.pricing:Pricing",
@@ -32,11 +34,34 @@ BASELINES: dict[str, str] = {
 }
 # stem -> scripted policy: `Baseline(world)` and `act(observations) -> actions`, both dicts of arrays per agent group
 
+_CONNECT_FOUR = {
+    "random": "envs.classic.players:RandomPlayer",
+    "one_ply": "envs.classic.players:ConnectFourOnePly",
+}
+_TICTACTOE = {
+    "random": "envs.classic.players:RandomPlayer",
+    "one_ply": "envs.classic.players:TictactoeOnePly",
+    "perfect": "envs.classic.players:TictactoePerfect",
+}
+PLAYERS: dict[str, dict[str, str]] = {
+    "classic/connect_four": _CONNECT_FOUR,
+    "classic/connect_four_v3": _CONNECT_FOUR,
+    "classic/tictactoe": _TICTACTOE,
+    "classic/tictactoe_v3": _TICTACTOE,
+}
+# stem of a batched world, or id of one of PettingZoo's -> name -> scripted player of single agents:
+# `Player(groups, seed)` and `act(observations, acting) -> actions`, see `envs.classic.players.Player`
+
 
 def _load(registry: dict[str, str], name: str, kind: str) -> Any:
     if name not in registry:
         raise ValueError(f"env.name must be a world with a {kind}, one of {', '.join(sorted(registry))}; got {name!r}")
-    module, _, attribute = registry[name].partition(":")
+    return _imported(registry[name])
+
+
+def _imported(place: str) -> Any:
+    """What `package.module:Name` stands for."""
+    module, _, attribute = place.partition(":")
     return getattr(import_module(module), attribute)
 
 
@@ -53,6 +78,23 @@ def config_class(name: str) -> type:
 def baseline_class(name: str) -> type:
     """The scripted policy that is shipped for a world. Raises ValueError for a world without one."""
     return _load(BASELINES, name, "baseline")
+
+
+def player_class(world: str, name: str) -> type:
+    """A scripted player of a world.
+
+    Args:
+        world: the stem of a batched world, or the id of one of PettingZoo's.
+        name: of the player.
+
+    Raises:
+        ValueError: for a world without scripted players, or for one that has none of that name.
+    """
+    if world not in PLAYERS:
+        raise ValueError(f"{world!r} has no scripted players: {', '.join(sorted(PLAYERS))} have")
+    if name not in PLAYERS[world]:
+        raise ValueError(f"a scripted player of {world} must be one of {', '.join(PLAYERS[world])}, got {name!r}")
+    return _imported(PLAYERS[world][name])
 
 
 def default_config(name: str, **settings: Any) -> Any:

@@ -13,9 +13,12 @@ Array = Any  # np.ndarray or torch.Tensor
 
 def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
     """Applies `function` leaf by leaf to one dict of arrays, nested or not, or to several of the same form."""
-    if isinstance(trees[0], dict):
-        return {key: tree_map(function, *(tree[key] for tree in trees)) for key in trees[0]}
-    return function(*trees)
+    first, *others = trees
+    if not isinstance(first, dict):
+        return function(*trees)
+    if not others:  # as at every step and for every piece
+        return {key: tree_map(function, value) for key, value in first.items()}
+    return {key: tree_map(function, *[tree[key] for tree in trees]) for key in first}
 
 
 def copied(array: Array) -> Array:
@@ -34,6 +37,16 @@ def joined(*arrays: Array) -> Array:
         whole[start : start + len(array)] = array
         start += len(array)
     return whole
+
+
+def taken(array: Array, rows: np.ndarray) -> Array:
+    """Rows of it in this order, copied."""
+    return array.take(rows, axis=0) if isinstance(array, np.ndarray) else array[rows]
+
+
+def sliced(tree: Any, part: slice) -> Any:
+    """The same part of every leaf."""
+    return {key: sliced(leaf, part) for key, leaf in tree.items()} if isinstance(tree, dict) else tree[part]
 
 
 def empty(shape: Sequence[int], like: Array) -> Array:

@@ -3,7 +3,7 @@ evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -15,6 +15,7 @@ from ray.rllib.utils.spaces.space_utils import unsquash_action
 
 from envs.trees import Array, joined, tree_map
 from envs.world import AgentGroup
+from marl_tune.draws import draw
 from marl_tune.policy_map import Assignment, Parts, PolicyMap, Seed
 
 Arrays = Any  # Array, or a dict of them where the observation space is a Dict
@@ -60,12 +61,20 @@ class Policies:
             for name, value in initial.items()
         }
 
-    def state_of(self, module_id: str, group: str, copy: int, column: int) -> dict[str, np.ndarray]:
-        """Name -> array: the present state of one agent, copied; {} for a module without a memory."""
-        if module_id not in self.states:
-            return {}
-        row = self.assignment.row(module_id, group, copy, column)
-        return {name: value[row].cpu().numpy().copy() for name, value in self.states[module_id].items()}
+    def states_of_agents(
+        self, group: str, places: np.ndarray
+    ) -> Iterator[tuple[str, np.ndarray, dict[str, np.ndarray]]]:
+        """The present states of agents of a group, copied; the agent of copy b in column n is the place `b N + n`.
+
+        Yields:
+            For each module with a memory that acts for some: its id, which of the places, name -> (k, ...).
+        """
+        owners = self.assignment.owner[group].reshape(-1)[places]
+        for module_id, state in self.states.items():
+            which = np.flatnonzero(owners == self.map.module_ids.index(module_id))
+            if len(which):
+                rows = torch.from_numpy(self.assignment.rows(module_id, group, places[which])).to(self.device)
+                yield module_id, which, {name: value[rows].cpu().numpy() for name, value in state.items()}
 
     def states_of(self, module_id: str, copies: np.ndarray) -> dict[int, dict[str, np.ndarray]]:
         """Copy -> name -> (n, ...): the states of the agents that the module acts for in these copies, copied."""
@@ -199,14 +208,13 @@ class Policies:
                 after = {name: value.index_copy(0, some, after[name]) for name, value in state.items()}
             self.states[module_id] = after
         dist_class = module.get_exploration_action_dist_cls() if explore else module.get_inference_action_dist_cls()
-        dist = dist_class.from_logits(inputs)
         if Columns.ACTIONS in out:  # the module has chosen itself
-            actions = out[Columns.ACTIONS]
+            actions, logp = out[Columns.ACTIONS], out[Columns.ACTION_LOGP] if explore else None
         else:
-            actions = dist.sample() if explore else dist.to_deterministic().sample()
+            actions, logp = draw(dist_class, inputs, explore)
         columns = {Columns.ACTIONS: actions, Columns.ACTION_DIST_INPUTS: inputs}
-        if explore:
-            columns[Columns.ACTION_LOGP] = dist.logp(actions)
+        if logp is not None:
+            columns[Columns.ACTION_LOGP] = logp
         return {name: value.cpu().numpy() for name, value in columns.items()}
 
 

@@ -133,15 +133,14 @@ class Assignment:
                 self.parts[module_id] = parts
                 self.slots[module_id], self.copies[module_id] = np.concatenate(slots), np.concatenate(copies)
 
-    def row(self, module_id: str, group: str, copy: int, column: int) -> int:
-        """Which of the module's rows is the agent in this column of the group, in this copy."""
+    def rows(self, module_id: str, group: str, places: np.ndarray) -> np.ndarray:
+        """Which of the module's rows are the agents in these places, `b N + column`, of a group."""
         offset = 0
         for name, owner in self.owner.items():
             if name == group:
                 break
             offset += owner.size
-        slot = offset + copy * self.owner[group].shape[1] + column
-        return int(np.searchsorted(self.slots[module_id], slot))
+        return np.searchsorted(self.slots[module_id], offset + places)
 
     @property
     def num_slots(self) -> int:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from envs.world import World
+from marl_tune.decisions import Cut, GroupDecisions
 from marl_tune.policy import Policies
 from marl_tune.policy_map import Seed
 from marl_tune.rollout import Rollout
-from marl_tune.tracks import Tracks
 
 
 class TurnRollout(Rollout):
@@ -24,38 +24,51 @@ class TurnRollout(Rollout):
 
     def __init__(self, world: World, policies: Policies, max_seq_len: dict[str, int], seed: Seed = None):
         super().__init__(world, policies, max_seq_len, seed)
-        self.tracks = Tracks(world.groups, policies, max_seq_len)
-        for b in range(world.num_envs):
-            self.tracks.begin(b, self._modules[b])
+        self.decisions = {
+            group.name: GroupDecisions(group, number, policies, max_seq_len)
+            for number, group in enumerate(world.groups)
+        }
 
     def sample(self, num_steps: int, explore: bool = True) -> list[SingleAgentEpisode]:
-        """See `Rollout.sample`; returns one piece per agent and segment in which it has acted."""
-        pieces: list[SingleAgentEpisode] = []
-        for _ in range(num_steps):
+        """See `Rollout.sample`; returns one piece per agent and segment in which it has acted, in the order of their
+        ends."""
+        groups = self.decisions.items()
+        for _, group in groups:
+            group.begin_fragment(num_steps)
+        for t in range(num_steps):
             acting = self.world.acting
             assert acting is not None
-            states = self.tracks.states(acting)
+            for name, group in groups:
+                group.note_states(acting[name])
             decisions, actions = self.policies.act(self.observations, explore, acting)
-            self.tracks.decide(acting, self.observations, decisions, states)
+            for name, group in groups:
+                group.add(t, acting[name], self.observations[name], decisions[name])
             step = self.world.step(actions)
             assert step.left is not None
             self.observations = step.observations
             self._count(step)
-            self.tracks.pay(step.rewards)
-            pieces += self.tracks.leave(step.left, self.observations, self._episode_ids)
+            for name, group in groups:
+                group.pay(step.rewards[name])
+                group.leave(t, step.left[name], self.observations[name], self._episode_ids)
             done = np.flatnonzero(step.terminated | step.truncated)
             if len(done):
                 self._begin_episodes(done)
-                for b in done:
-                    self.tracks.begin(int(b), self._modules[b])
+                for _, group in groups:
+                    group.begin_episodes(done)
         assert self.world.acting is not None
-        return pieces + self.tracks.cut(self.world.acting, self.observations, self._episode_ids)
+        cuts: list[Cut] = []
+        for name, group in groups:
+            cuts += group.cut(self.world.acting[name], self.observations[name], self._episode_ids)
+        return [cut.piece for cut in sorted(cuts, key=attrgetter("order"))]
 
     def get_state(self) -> dict[str, Any]:
         """See `Rollout.get_state`; decisions whose outcome is open belong to it."""
-        return super().get_state() | {"tracks": copy.deepcopy(self.tracks.tracks), "episodes": list(self._episode_ids)}
+        decisions = {name: group.get_state() for name, group in self.decisions.items()}
+        return super().get_state() | {"decisions": decisions, "episodes": list(self._episode_ids)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """See `Rollout.set_state`."""
         super().set_state(state)
-        self.tracks.tracks, self._episode_ids = copy.deepcopy(state["tracks"]), list(state["episodes"])
+        self._episode_ids = list(state["episodes"])
+        for name, group in self.decisions.items():
+            group.set_state(state["decisions"][name])

@@ -13,8 +13,10 @@ from envs.ant_colony import AntColony, parallel_env
 from envs.parallel import WorldParallelEnv
 from envs.world import AgentGroup, Step, World
 
+BY_TURNS = ("classic/connect_four", "classic/tictactoe")  # PettingZoo's own worlds serve outside of this framework
 
-@pytest.mark.parametrize("name", envs.ENVS)
+
+@pytest.mark.parametrize("name", [name for name in envs.ENVS if name not in BY_TURNS])
 def test_pettingzoo_accepts_every_world(name):
     def make():
         return WorldParallelEnv(envs.make_world(envs.default_config(name)), name)

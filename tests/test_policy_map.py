@@ -28,6 +28,8 @@ def test_rows_stand_group_by_group_and_copy_by_copy():
     assert list(assignment.copies["y"]) == [0, 1, 0, 0, 0, 1, 1, 1]
     assert list(assignment.slots["y"]) == [1, 3, 4, 5, 6, 7, 8, 9]
     assert list(assignment.slots["z"]) == [10, 11]
+    assert list(assignment.rows("y", "dogs", np.array([0, 5]))) == [2, 7]
+    assert list(assignment.rows("y", "cats", np.array([3]))) == [1]
 
 
 def test_agents_with_different_spaces_cannot_share():

@@ -32,7 +32,8 @@ class VectorEncoder(Encoder):
         self.dense = dense_stack(int(torch.Size(space.shape).numel()), hidden_dims, activation)
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self.dense(obs.flatten(-self.axes).float() * self.scale)
+        rows = obs.flatten(-self.axes).float()
+        return self.dense(rows if self.scale == 1 else rows * self.scale)
 
 
 class ImageEncoder(Encoder):

@@ -1,12 +1,12 @@
-"""What each agent has done in a world where agents take turns, die or join, until it is handed over for learning.
+"""The slow and obvious way to collect experience where agents take turns, die or join: Python lists per agent.
 
-There the steps of an agent are its own decisions: what it sees next is what it sees when it acts next, and what it
-earns is all that comes in between. A decision whose outcome is still open when a fragment ends waits for the next one.
+What `marl_tune.turn_rollout` makes of arrays is held against it, piece by piece and bit by bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from envs.trees import tree_map
 from envs.world import STAYS, TERMINATED, AgentGroup, Observations
 from marl_tune.fragment import SEQUENCE_STATES, Segment, lean_episode
 from marl_tune.policy import Arrays, Decision, Policies
+from marl_tune.rollout import Rollout
 
 State = dict[str, np.ndarray]  # name -> recurrent state of one agent; {} for a module without a memory
 
@@ -106,7 +107,10 @@ class Tracks:
         }
 
     def _state(self, copy: int, name: str, column: int) -> State:
-        return self.policies.state_of(self.tracks[copy][name, column].module_id, name, copy, column)
+        place = np.array([copy * self.policies.assignment.owner[name].shape[1] + column])
+        for _, _, states in self.policies.states_of_agents(name, place):
+            return {key: rows[0] for key, rows in states.items()}
+        return {}
 
     def decide(
         self,
@@ -161,3 +165,45 @@ class Tracks:
 def _row(observations: Arrays, copy: int, column: int) -> Arrays:
     """What one agent of a group sees, (B, N, ...) -> (...)."""
     return tree_map(lambda array: array[copy, column], observations)
+
+
+class SlowTurnRollout(Rollout):
+    """What `TurnRollout` must equal."""
+
+    def __init__(self, world, policies, max_seq_len, seed=None):
+        super().__init__(world, policies, max_seq_len, seed)
+        self.tracks = Tracks(world.groups, policies, max_seq_len)
+        for b in range(world.num_envs):
+            self.tracks.begin(b, self._modules[b])
+
+    def sample(self, num_steps: int, explore: bool = True) -> list[SingleAgentEpisode]:
+        """See `Rollout.sample`; returns one piece per agent and segment in which it has acted."""
+        pieces: list[SingleAgentEpisode] = []
+        for _ in range(num_steps):
+            acting = self.world.acting
+            assert acting is not None
+            states = self.tracks.states(acting)
+            decisions, actions = self.policies.act(self.observations, explore, acting)
+            self.tracks.decide(acting, self.observations, decisions, states)
+            step = self.world.step(actions)
+            assert step.left is not None
+            self.observations = step.observations
+            self._count(step)
+            self.tracks.pay(step.rewards)
+            pieces += self.tracks.leave(step.left, self.observations, self._episode_ids)
+            done = np.flatnonzero(step.terminated | step.truncated)
+            if len(done):
+                self._begin_episodes(done)
+                for b in done:
+                    self.tracks.begin(int(b), self._modules[b])
+        assert self.world.acting is not None
+        return pieces + self.tracks.cut(self.world.acting, self.observations, self._episode_ids)
+
+    def get_state(self) -> dict[str, Any]:
+        """See `Rollout.get_state`; decisions whose outcome is open belong to it."""
+        return super().get_state() | {"tracks": deepcopy(self.tracks.tracks), "episodes": list(self._episode_ids)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See `Rollout.set_state`."""
+        super().set_state(state)
+        self.tracks.tracks, self._episode_ids = deepcopy(state["tracks"]), list(state["episodes"])
