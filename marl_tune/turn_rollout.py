@@ -22,8 +22,15 @@ class TurnRollout(Rollout):
     left open by the one before included.
     """
 
-    def __init__(self, world: World, policies: Policies, max_seq_len: dict[str, int], seed: Seed = None):
-        super().__init__(world, policies, max_seq_len, seed)
+    def __init__(
+        self,
+        world: World,
+        policies: Policies,
+        max_seq_len: dict[str, int],
+        seed: Seed = None,
+        with_state: bool = False,
+    ):
+        super().__init__(world, policies, max_seq_len, seed, with_state)
         self.tracks = Tracks(world.groups, policies, max_seq_len)
         for b in range(world.num_envs):
             self.tracks.begin(b, self._modules[b])
