@@ -44,7 +44,7 @@ class CentralValues:
                 rows += len(array)
         self.states = to_tensor(joined(*arrays))  # (rows, ...) each state once
         with torch.no_grad():
-            self.outputs = critic._forward_train({Columns.OBS: self.states})[Columns.VF_PREDS]  # (rows, A)
+            self.outputs = critic.outputs(self.states)  # (rows, A)
             self.values = critic.values_of(self.outputs).cpu().numpy()  # (rows, A)
         self._targets = np.zeros_like(self.values)
         self._acted = np.zeros(self.values.shape, np.bool_)

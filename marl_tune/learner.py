@@ -86,25 +86,20 @@ class MarlPPOLearner(PPOTorchLearner):
 
         RLlib clips gradients by optimizer: a large gradient of the one must not shrink the steps of the other.
         """
-        module = self._module[module_id].unwrapped()
-        apart = module.curiosity_parameters() if isinstance(module, IntrinsicRewardAPI) else []
-        own = {id(parameter) for parameter in apart}
-        rest = [parameter for parameter in self.get_parameters(module) if id(parameter) not in own]
-        for name, parameters in ((DEFAULT_OPTIMIZER, rest), (CURIOSITY_OPTIMIZER, apart)):
-            if parameters:
-                self.register_optimizer(
-                    module_id=module_id,
-                    optimizer_name=name,
-                    optimizer=torch.optim.Adam(parameters, fused=True, **self._adam_settings(module_id, config)),
-                    params=parameters,
-                    lr_or_lr_schedule=_lr(module_id, config),
-                )
+        for name, parameters in parameter_groups(self._module[module_id].unwrapped()).items():
+            self.register_optimizer(
+                module_id=module_id,
+                optimizer_name=name,
+                optimizer=torch.optim.Adam(parameters, fused=True, **self._adam_settings(module_id, config)),
+                params=parameters,
+                lr_or_lr_schedule=step_size(module_id, config),
+            )
 
     @staticmethod
     def _adam_settings(module_id: str, config: Any) -> dict[str, Any]:
         adam = config.learner_config_dict[OPTIMIZER]
         return {
-            "lr": _lr(module_id, config),
+            "lr": step_size(module_id, config),
             "betas": tuple(adam["betas"]),
             "eps": adam["eps"],
             "weight_decay": adam["weight_decay"],
@@ -133,7 +128,7 @@ class MarlPPOLearner(PPOTorchLearner):
                 group.update(self._adam_settings(module_id, config))
             # RLlib writes the schedule's value back into the optimizer after each update.
             self._optimizer_lr_schedules[optimizer] = Scheduler(
-                fixed_value_or_schedule=_lr(module_id, config), framework=self.framework, device=self._device
+                fixed_value_or_schedule=step_size(module_id, config), framework=self.framework, device=self._device
             )
 
     def _set_optimizer_state(self, state: dict[str, Any]) -> None:
@@ -290,8 +285,17 @@ class MarlPPOLearner(PPOTorchLearner):
             self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), count, reduce="lifetime_sum")
 
 
-def _lr(module_id: str, config: Any) -> float:
-    """The step size of a module: that of the critic that all share may be its own."""
+def parameter_groups(module: Any) -> dict[str, list[torch.nn.Parameter]]:
+    """Name of an optimizer -> what it trains of a module; none is empty."""
+    apart = module.curiosity_parameters() if isinstance(module, IntrinsicRewardAPI) else []
+    own = {id(parameter) for parameter in apart}
+    rest = [parameter for parameter in module.parameters() if id(parameter) not in own]
+    groups = {DEFAULT_OPTIMIZER: rest, CURIOSITY_OPTIMIZER: apart}
+    return {name: parameters for name, parameters in groups.items() if parameters}
+
+
+def step_size(module_id: str, config: Any) -> float:
+    """The lr of a module: that of the critic that all share may be its own."""
     critic: CriticSettings | None = config.learner_config_dict[CENTRAL_CRITIC]
     return critic.lr if critic is not None and module_id == CRITIC else config.lr
 

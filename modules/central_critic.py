@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modules.base import VALUE_GAIN, Batch
 from modules.parts.encoders import make_encoder
+from modules.parts.exact_state import load_float64
 from modules.parts.layers import dense
 from modules.parts.running_moments import RunningMoments
 
@@ -46,15 +47,24 @@ class CentralCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         """All: what acts needs no critic, and gets none of its weights."""
         return ["encoder", "value_head", "moments", "normalised"]
 
+    def set_state(self, state: Batch) -> None:
+        """Takes over weights and moments, these in full precision."""
+        super().set_state(state)
+        load_float64(self, state)
+
     def apply_live_settings(self, model_config: Batch) -> None:
         """Takes over the settings that can change while a trial runs; this module has none."""
 
+    def outputs(self, states: Tensor) -> Tensor:
+        """What the head puts out: states (B, ...) -> (B, agents)."""
+        return self.value_head(self.encoder(states))
+
     def _forward_train(self, batch: Batch, **kwargs: Any) -> Batch:
-        return {Columns.VF_PREDS: self.value_head(self.encoder(batch[Columns.OBS]))}
+        return {Columns.VF_PREDS: self.outputs(batch[Columns.OBS])}
 
     def compute_values(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
         """V of each agent, in the unit of its return: states (B, ...) -> (B, agents)."""
-        return self.values_of(self._forward_train(batch)[Columns.VF_PREDS])
+        return self.values_of(self.outputs(batch[Columns.OBS]))
 
     def values_of(self, outputs: Tensor) -> Tensor:
         """Values in the unit of the returns, from what the head puts out; of any shape."""
