@@ -145,6 +145,24 @@ def buffer(data: Any) -> InfiniteLookbackBuffer:
     return made
 
 
+class Piece(SingleAgentEpisode):
+    """An agent's steps in one segment. Where RLlib cuts it in two, to give several learners equal shares, both parts
+    still tell who acted and in which states of the world; RLlib's own slices forget that."""
+
+    __slots__ = ()
+
+    def slice(self, slice_: slice, *, len_lookback_buffer: int | None = None) -> SingleAgentEpisode:
+        """Steps of the piece as one of its own; see `SingleAgentEpisode.slice`."""
+        part = super().slice(slice_, len_lookback_buffer=len_lookback_buffer)
+        part.__class__ = Piece
+        part.agent_id, part.module_id = self.agent_id, self.module_id
+        part.multi_agent_episode_id = self.multi_agent_episode_id
+        if STATE_ROWS in self.custom_data:
+            first, stop, _ = slice_.indices(len(self))
+            part.custom_data[STATE_ROWS] = self.custom_data[STATE_ROWS].of_steps(first, stop)
+        return part
+
+
 def lean_episode(
     segment: Segment, observations: Arrays, columns: dict[str, np.ndarray], rewards: np.ndarray
 ) -> SingleAgentEpisode:
@@ -157,7 +175,7 @@ def lean_episode(
         rewards: (T,).
     """
     outputs = {name: buffer(values) for name, values in columns.items()}
-    piece = SingleAgentEpisode.__new__(SingleAgentEpisode)
+    piece = Piece.__new__(Piece)
     piece.multi_agent_episode_id = segment.episode
     piece.observations, piece.rewards = buffer(observations), buffer(rewards)
     piece.actions = outputs.pop(Columns.ACTIONS)

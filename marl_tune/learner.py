@@ -95,8 +95,7 @@ class MarlPPOLearner(PPOTorchLearner):
                 lr_or_lr_schedule=step_size(module_id, config),
             )
 
-    @staticmethod
-    def _adam_settings(module_id: str, config: Any) -> dict[str, Any]:
+    def _adam_settings(self, module_id: str, config: Any) -> dict[str, Any]:
         adam = config.learner_config_dict[OPTIMIZER]
         return {
             "lr": step_size(module_id, config),

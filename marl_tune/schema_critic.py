@@ -55,12 +55,6 @@ def check_critic(sweep: SweepConfig) -> None:
     if sweep.cluster.rollout == "rllib":
         rule = "be batched under sharing=shared_critic: RLlib's runner does not record the state of the world"
         raise invalid("cluster.rollout", rule, sweep.cluster.rollout)
-    if sweep.cluster.num_learners > 1:
-        rule = (
-            "be 0 or 1 under sharing=shared_critic: RLlib cuts a batch into shares by agent, and the critic needs the "
-            "agents of a state together"
-        )
-        raise invalid("cluster.num_learners", rule, sweep.cluster.num_learners)
 
 
 def critic_settings(algorithm: PpoConfig) -> dict[str, Any]:

@@ -24,6 +24,10 @@ class StateRows:
     array: Array  # (rows, ...) states of a copy, shared with the other pieces of the segment
     index: np.ndarray  # (T + 1,) the row that was the present state at each observation of the piece
 
+    def of_steps(self, first: int, stop: int) -> StateRows:
+        """Those of a part of the piece, by its steps."""
+        return StateRows(self.array, self.index[first : stop + 1])
+
 
 def state_rows(piece: SingleAgentEpisode) -> StateRows:
     """The states of a piece.

@@ -285,3 +285,27 @@ def test_the_name_of_the_critic_is_its_own(tiny):
     with pytest.raises(ConfigError, match="for itself, got a world with agent 'critic'"):
         build_policy_map(tiny(SHARED, "sharing.actors=independent"), world)
     build_policy_map(sweep, world)  # one module, which is called shared
+
+
+@pytest.mark.parametrize("shares", [5, 7])
+def test_shares_of_several_learners_are_the_whole_batch(tiny, shares):
+    """RLlib cuts pieces in two for shares of equal size: the parts have the states and targets of the whole."""
+    from ray.rllib.utils.minibatch_utils import ShardEpisodesIterator
+
+    fragments, rollout, critic = with_states(tiny(SHARED), [7, 10])
+    pieces = fragments[1]
+    owners = {(piece.id_, piece.t_started + t): piece.agent_id for piece in pieces for t in range(len(piece))}
+    states, parts = {}, list(ShardEpisodesIterator(pieces, shares, 1))
+    assert sum(len(part) for part in parts) > len(pieces), "nothing was cut"
+    acted = 0
+    for part in parts:
+        for piece in part:
+            rows = piece.custom_data[STATE_ROWS]
+            assert len(rows.index) == len(piece) + 1
+            for t, state in enumerate(rows.array[rows.index[:-1]]):
+                assert owners.pop((piece.id_, piece.t_started + t)) == piece.agent_id
+                states.setdefault((piece.multi_agent_episode_id, piece.t_started + t), state)
+                assert np.array_equal(states[piece.multi_agent_episode_id, piece.t_started + t], state)
+        acted += int(batch_of(rollout, critic, part)["critic"][Columns.LOSS_MASK].sum())
+    assert not owners
+    assert acted == sum(map(len, pieces)) == 10 * 3 * 4

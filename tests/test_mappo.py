@@ -160,7 +160,6 @@ def test_a_checkpoint_is_played_without_a_state_or_a_critic(trial, tmp_path, mon
     [
         (["algorithm=mappo"], "algorithm=mappo must have sharing=shared_critic.*got sharing=parameter_sharing"),
         ([*MAPPO, "cluster.rollout=rllib"], "cluster.rollout must be batched under sharing=shared_critic"),
-        ([*MAPPO, "cluster.num_learners=2"], "cluster.num_learners must be 0 or 1 under sharing=shared_critic"),
         ([SHARED, "sharing.actors=roles"], "sharing.actors must be one of parameter_sharing, independent, got 'roles'"),
         ([*MAPPO, "algorithm.huber_delta=0"], "algorithm.huber_delta must be above 0"),
         ([*MAPPO, "algorithm.critic_lr=-1"], "algorithm.critic_lr must be above 0"),
