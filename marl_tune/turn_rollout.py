@@ -13,6 +13,7 @@ from marl_tune.policy import Policies
 from marl_tune.policy_map import Seed
 from marl_tune.rollout import Rollout
 from marl_tune.tracks import Tracks
+from marl_tune.turn_states import TurnStates
 
 
 class TurnRollout(Rollout):
@@ -32,6 +33,7 @@ class TurnRollout(Rollout):
     ):
         super().__init__(world, policies, max_seq_len, seed, with_state)
         self.tracks = Tracks(world.groups, policies, max_seq_len)
+        self.world_states = TurnStates(world.groups) if with_state else None
         for b in range(world.num_envs):
             self.tracks.begin(b, self._modules[b])
 
@@ -41,6 +43,8 @@ class TurnRollout(Rollout):
         for _ in range(num_steps):
             acting = self.world.acting
             assert acting is not None
+            if self.world_states is not None:
+                self.world_states.see(self._episode_ids, self.world.state(self.observations), acting)
             states = self.tracks.states(acting)
             decisions, actions = self.policies.act(self.observations, explore, acting)
             self.tracks.decide(acting, self.observations, decisions, states)
@@ -49,20 +53,40 @@ class TurnRollout(Rollout):
             self.observations = step.observations
             self._count(step)
             self.tracks.pay(step.rewards)
-            pieces += self.tracks.leave(step.left, self.observations, self._episode_ids)
+            left = self.tracks.leave(step.left, self.observations, self._episode_ids)
+            pieces += left
             done = np.flatnonzero(step.terminated | step.truncated)
+            if self.world_states is not None:
+                self._note_ends(left, done)
             if len(done):
                 self._begin_episodes(done)
                 for b in done:
                     self.tracks.begin(int(b), self._modules[b])
         assert self.world.acting is not None
-        return pieces + self.tracks.cut(self.world.acting, self.observations, self._episode_ids)
+        cut = self.tracks.cut(self.world.acting, self.observations, self._episode_ids)
+        if self.world_states is not None:
+            self.world_states.claim(cut)
+            self.world_states.hand_over(self._episode_ids, self.world.state(self.observations))
+        return pieces + cut
+
+    def _note_ends(self, left: list[SingleAgentEpisode], done: np.ndarray) -> None:
+        """Tells the states of agents and of episodes that have ended with a step."""
+        assert self.world_states is not None
+        self.world_states.claim(left)
+        if len(done):
+            last = self.world.state(self.observations)
+            self.world_states.end([self._episode_ids[b] for b in done], [last[b] for b in done])
 
     def get_state(self) -> dict[str, Any]:
         """See `Rollout.get_state`; decisions whose outcome is open belong to it."""
-        return super().get_state() | {"tracks": copy.deepcopy(self.tracks.tracks), "episodes": list(self._episode_ids)}
+        state = {"tracks": copy.deepcopy(self.tracks.tracks), "episodes": list(self._episode_ids)}
+        if self.world_states is not None:
+            state["states"] = copy.deepcopy(self.world_states.logs)
+        return super().get_state() | state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """See `Rollout.set_state`."""
         super().set_state(state)
         self.tracks.tracks, self._episode_ids = copy.deepcopy(state["tracks"]), list(state["episodes"])
+        if self.world_states is not None:
+            self.world_states.logs = copy.deepcopy(state["states"])
