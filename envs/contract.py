@@ -90,14 +90,16 @@ def play(world: World, steps: int, seed: int, actions: list[dict[str, np.ndarray
     records, turns = [], _Turns(world)
     for index in range(steps):
         chosen = sample_actions(world, observations, rng) if actions is None else actions[index]
-        before, kept = observations, pickle.dumps(observations)
+        state = _checked_state(world, observations)
+        before, kept = observations, pickle.dumps((observations, state))
         step = world.step(chosen)
-        _require(pickle.dumps(before) == kept, "step writes into observations that it returned before")
+        _require(pickle.dumps((before, state)) == kept, "step writes into observations that it returned before")
         _check_observations(world, step.observations, turns.counting(step))
         _check_step(world, step)
         turns.check(step)
         metrics = _checked_metrics(world)
-        record = {"before": before, "actions": chosen, "step": _results(world, step), "metrics": metrics}
+        record = {"before": before, "state": state, "actions": chosen, "step": _results(world, step)}
+        record |= {"metrics": metrics, "state_after": _checked_state(world, step.observations)}
         records.append(pickle.loads(pickle.dumps(record)))
         observations, done = step.observations, np.flatnonzero(step.terminated | step.truncated)
         if done.size:
@@ -218,6 +220,15 @@ def _check_step(world: World, step: Step) -> None:
     _require(not (step.terminated & step.truncated).any(), "a copy is both terminated and truncated")
 
 
+def _checked_state(world: World, observations: Observations) -> np.ndarray:
+    state, space = world.state(observations), world.state_space
+    shape = (world.num_envs, *space.shape)
+    _require(state.shape == shape, f"state has the shape {state.shape}, must be {shape}")
+    _require(state.dtype == space.dtype, f"state is {state.dtype}, its space {space.dtype}")
+    _require(all(space.contains(row) for row in state), f"state is outside its space: {state.min()} to {state.max()}")
+    return state
+
+
 def _checked_metrics(world: World) -> dict[str, np.ndarray]:
     copies = np.arange(world.num_envs)
     metrics = world.episode_metrics(copies)
@@ -304,6 +315,7 @@ def _go_on(world: World, actions: list[dict[str, np.ndarray]]) -> list[dict]:
     for chosen in actions:
         step = world.step(chosen)
         record = {"step": _results(world, step), "metrics": world.episode_metrics(np.arange(world.num_envs))}
+        record["state"] = world.state(step.observations)
         records.append(pickle.loads(pickle.dumps(record)))
         done = np.flatnonzero(step.terminated | step.truncated)
         if done.size:

@@ -99,6 +99,7 @@ class Pettingzoo(World):
         self.groups = tuple(group for group, _ in self._members)
         self._order = dict.fromkeys(self._teams[0].agents)  # agents act in the world's own order, whatever their group
         self._fixed = isinstance(self._teams[0], FixedTeam)
+        self.own_state_space = _state_space(self._teams[0])
         self._note_who_acts()
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
@@ -144,6 +145,10 @@ class Pettingzoo(World):
                 group.name: np.array([[agent in team.acting for agent in agents] for team in self._teams])
                 for group, agents in self._members
             }
+
+    def own_state(self) -> np.ndarray:
+        """See `World.own_state`: `state()` of each instance."""
+        return np.stack([team.env.state() for team in self._teams]).astype(np.float32)
 
     def _write(self, copy: int, seen: dict[Any, Any], observations: Observations) -> None:
         """Puts what the agents of one copy see into its rows; those of others stay zeros."""
@@ -198,6 +203,15 @@ def _make_team(config: PettingzooConfig) -> Team:
         return TurnTeam(env, config.id)
     fixed = config.id.startswith(FIXED_TEAMS) if config.fixed_team is None else config.fixed_team
     return (FixedTeam if fixed else ChangingTeam)(env, config.id)
+
+
+def _state_space(team: Team) -> gym.spaces.Box | None:
+    """Space of the world's own `state()`, as float32. None where it has none, or only a picture of the whole screen: a
+    megabyte a step, of which `preprocess` makes nothing smaller."""
+    space = getattr(team.env, "state_space", None)
+    if not isinstance(space, gym.spaces.Box) or space.dtype == np.uint8:
+        return None
+    return gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
 
 
 def _grouped(team: Team) -> list[tuple[AgentGroup, tuple[Any, ...]]]:

@@ -109,6 +109,15 @@ class _Preprocessed:
         """What the agent may choose."""
         return self._acts[agent]
 
+    @property
+    def state_space(self) -> gym.Space | None:
+        """Space of the world's own `state`, where it has one."""
+        return getattr(self.env, "state_space", None)
+
+    def state(self) -> Any:
+        """The world's own state, as it is."""
+        return self.env.state()
+
     def render(self) -> Any:
         """The world's own picture."""
         return self.env.render()

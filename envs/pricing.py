@@ -134,6 +134,7 @@ class Pricing(ArrayWorld):
                 action_space=self._prices,
             ),
         )
+        self.own_state_space = gym.spaces.Box(0.0, np.inf, (3 * count,), np.float32)
         self._others = np.array([[j for j in range(count) if j != i] for i in range(count)])  # (N, N - 1)
         self._rngs = [np.random.default_rng() for _ in range(num_envs)]
         self._build_state()
@@ -170,6 +171,11 @@ class Pricing(ArrayWorld):
         observations[..., 2] = shown
         observations[..., 3:] = shown[:, self._others]
         return {GROUP: observations}
+
+    def own_state(self) -> np.ndarray:
+        """See `World.own_state`: inventories, d and last prices of all stores, in the units of the observation."""
+        shown = self._price / self.config.price_range[1]
+        return np.concatenate((self._inventory / INVENTORY_UNIT, self._d, shown), axis=1, dtype=np.float32)
 
     def step(self, actions: dict[str, np.ndarray]) -> Step:
         """See `World.step`. Raises ValueError for a price outside the range or actions of the wrong shape."""

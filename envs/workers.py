@@ -166,7 +166,7 @@ class WorkerWorld(World):
             worker.make(make, self.num_envs)
         local = _Local(make(len(own)), own)
         self._shares.insert(0, local)
-        self.groups = local.world.groups
+        self.groups, self.own_state_space = local.world.groups, local.world.own_state_space
         for worker in workers:
             worker.finish()  # its copies are made
         file = make_file(self.groups, self.num_envs)
@@ -199,6 +199,10 @@ class WorkerWorld(World):
         self._call(dict.fromkeys(self._shares, ("step",)))
         self._note_who_acts()
         return self._shared.read(self._takes_turns)
+
+    def own_state(self) -> np.ndarray:
+        """See `World.own_state`. It is sent as a message, for few worlds have one, and only central critics ask."""
+        return np.concatenate(list(self._call(dict.fromkeys(self._shares, ("call", "own_state"))).values()))
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
         """See `World.episode_metrics`."""

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Self
 import gymnasium as gym
 import numpy as np
 
+from envs.joint_observation import joint_observation, joint_space
+
 Observations = dict[str, Any]
 # group -> (B, N, ...) array, or a dict of such arrays where the observation space is a Dict; torch tensors in a world
 # that simulates on a GPU, so that they need not leave it
@@ -86,6 +88,8 @@ class World(ABC):
     acting: dict[str, np.ndarray] | None = None
     # group -> (B, N) bool: who acts in the next step, in a world where agents take turns, die or join; it is another
     # array after each step and reset. None: all agents of a copy act in all its steps, and end with it
+    own_state_space: gym.spaces.Box | None = None
+    # space of a copy's `own_state`, in a world that gives one
 
     @abstractmethod
     def __init__(self, config: Any, num_envs: int = 1): ...
@@ -138,6 +142,25 @@ class World(ABC):
     @abstractmethod
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes back to a state that `get_state` of a world with the same configuration and B returned."""
+
+    @property
+    def state_space(self) -> gym.spaces.Box:
+        """Space of one copy's `state`."""
+        return joint_space(self.groups) if self.own_state_space is None else self.own_state_space
+
+    def state(self, observations: Observations) -> Any:
+        """What a critic may know that sees all of a copy, (B, ...): `own_state` in a world that gives one, else the
+        joint observation. It is of the present state; there is none before a copy's first reset.
+
+        Args:
+            observations: what the last `step` or `reset` returned.
+        """
+        return joint_observation(self.groups, observations) if self.own_state_space is None else self.own_state()
+
+    def own_state(self) -> np.ndarray:
+        """The state of each copy, (B, ...) in `own_state_space`, in a world that knows more than its agents see, or
+        says it in fewer numbers. The number of the step is not in it: truncation is no end."""
+        raise NotImplementedError(f"{type(self).__name__} has an own_state_space and no own_state")
 
     def close(self) -> None:  # noqa: B027  most worlds hold nothing but memory
         """Releases what the world holds; it cannot be used afterwards. May be called again."""

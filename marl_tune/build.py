@@ -7,6 +7,7 @@ import math
 from functools import partial
 from typing import Any
 
+import gymnasium as gym
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -15,14 +16,25 @@ import envs
 import modules
 from envs.world import DirectionTokens, World, agents_per_step
 from marl_tune.budget import fragment_length, world_steps_per_learner
-from marl_tune.env_runner import BatchedEnvRunner
-from marl_tune.learner import COMPILE, MODULE_SETTINGS, OPTIMIZER, PRECISION, REWARD_SCALE, MarlPPOLearner
+from marl_tune.critic_loss import CriticSettings
+from marl_tune.env_runner import WITH_STATE, BatchedEnvRunner
+from marl_tune.learner import (
+    CENTRAL_CRITIC,
+    COMPILE,
+    MODULE_SETTINGS,
+    OPTIMIZER,
+    PRECISION,
+    REWARD_SCALE,
+    MarlPPOLearner,
+)
 from marl_tune.policy_map import PolicyMap
 from marl_tune.resources import runner_cpus
 from marl_tune.rllib_runner import RllibEnvRunner
 from marl_tune.roles import LEARNING, role_algorithms, role_modules
 from marl_tune.schema import PpoConfig, SweepConfig
-from marl_tune.sharing import module_of_agents
+from marl_tune.schema_critic import SharedCriticConfig, critic_settings
+from marl_tune.sharing import CRITIC, module_of_agents
+from modules.central_critic import CentralCritic
 
 RUNNERS = {"batched": BatchedEnvRunner, "rllib": RllibEnvRunner}
 
@@ -44,7 +56,24 @@ def module_configs(sweep: SweepConfig, policy_map: PolicyMap) -> dict[str, dict[
         settings = of_role.get(module_id, sweep.module)
         tokens = next(g.tokens for g in policy_map.groups if g.name == agents.groups[0])
         configs[module_id] = dataclasses.asdict(settings) | {"tokens": _tokens(tokens)}
+        if isinstance(sweep.sharing, SharedCriticConfig):
+            configs[module_id]["central_critic"] = True
     return configs
+
+
+def critic_specs(sweep: SweepConfig, world: World) -> dict[str, RLModuleSpec]:
+    """The module that values for all agents, by its id; empty where each module has a critic of its own."""
+    if not isinstance(sweep.sharing, SharedCriticConfig):
+        return {}
+    agents = [agent for group in world.groups for agent in group.agents]
+    spec = RLModuleSpec(
+        module_class=CentralCritic,
+        observation_space=world.state_space,
+        action_space=gym.spaces.Box(-math.inf, math.inf, (len(agents),)),  # it acts for nobody: its values
+        learner_only=True,
+        model_config=dataclasses.asdict(sweep.module) | {"agents": agents},
+    )
+    return {CRITIC: spec}
 
 
 def _tokens(tokens: DirectionTokens | None) -> dict[str, Any] | None:
@@ -54,7 +83,7 @@ def _tokens(tokens: DirectionTokens | None) -> dict[str, Any] | None:
 
 
 def module_specs(sweep: SweepConfig, policy_map: PolicyMap) -> MultiRLModuleSpec:
-    """RLlib's specification of every module of the sweep."""
+    """RLlib's specification of every module of the sweep that acts."""
     return MultiRLModuleSpec(
         multi_rl_module_class=modules.module_class(sweep.module.name).team_class,
         rl_module_specs={
@@ -74,13 +103,20 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
     with build_world(sweep, 1) as world:
         policy_map = build_policy_map(sweep, world)
         num_agents, takes_turns = agents_per_step(world), world.acting is not None
+        critic = critic_specs(sweep, world)
     cluster = sweep.cluster
     module_ids = sorted(policy_map.modules)
+    specs = module_specs(sweep, policy_map)
+    specs.add_modules(critic)
     config = (
         PPOConfig()
         .environment(
             env=sweep.env.name,
-            env_config={"world": partial(build_world, sweep), "policy_map": partial(build_policy_map, sweep)},
+            env_config={
+                "world": partial(build_world, sweep),
+                "policy_map": partial(build_policy_map, sweep),
+                WITH_STATE: bool(critic),
+            },
             disable_env_checking=True,
         )
         .env_runners(
@@ -94,7 +130,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
         )
         .learners(
             learner_class=MarlPPOLearner,
-            learner_config_dict=_learner_settings(sweep, module_configs(sweep, policy_map)),
+            learner_config_dict=_learner_settings(sweep, specs),
             num_learners=cluster.num_learners,
             num_cpus_per_learner=cluster.num_cpus_per_learner,
             num_gpus_per_learner=cluster.num_gpus_per_learner,
@@ -106,7 +142,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             policy_mapping_fn=partial(_module_of, policy_map.choices),
             count_steps_by="agent_steps",
         )
-        .rl_module(rl_module_spec=module_specs(sweep, policy_map))
+        .rl_module(rl_module_spec=specs)
         .debugging(seed=sweep.seed, log_level="ERROR", log_sys_usage=False)
         .reporting(
             # The last two episodes of each copy: an older window would hide from PBT what its last exchange did.
@@ -165,9 +201,10 @@ def _training(algorithm: PpoConfig, num_learners: int) -> dict[str, Any]:
     }
 
 
-def _learner_settings(sweep: SweepConfig, of_modules: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _learner_settings(sweep: SweepConfig, specs: MultiRLModuleSpec) -> dict[str, Any]:
     """What RLlib has no name for: see the keys in `marl_tune.learner`."""
     algorithm = sweep.algorithm
+    critic = CriticSettings(**critic_settings(algorithm)) if CRITIC in specs.rl_module_specs else None
     return {
         OPTIMIZER: {
             "betas": [algorithm.adam_beta1, algorithm.adam_beta2],
@@ -175,7 +212,8 @@ def _learner_settings(sweep: SweepConfig, of_modules: dict[str, dict[str, Any]])
             "weight_decay": algorithm.weight_decay,
         },
         REWARD_SCALE: algorithm.reward_scale,
-        MODULE_SETTINGS: of_modules,
+        CENTRAL_CRITIC: critic,
+        MODULE_SETTINGS: {module_id: spec.model_config for module_id, spec in specs.rl_module_specs.items()},
         PRECISION: sweep.cluster.precision,
         COMPILE: sweep.cluster.torch_compile,
     }

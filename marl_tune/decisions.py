@@ -81,6 +81,11 @@ class GroupDecisions:
         self._states = SequenceStates(group.name, policies, max_seq_len) if policies.states else None
         self.begin_fragment(0)
 
+    @property
+    def open_steps(self) -> np.ndarray:
+        """Between two fragments: the steps of the open decisions, below 0 (`Cut.steps`)."""
+        return np.zeros(0, np.int64) if self._open is None else self._open.steps
+
     def begin_fragment(self, num_steps: int) -> None:
         """Makes room for so many steps of the world; the open decisions are its first rows."""
         self._num_steps, self._num_rows, self._num_pieces = num_steps, 0, self._num_places

@@ -53,6 +53,7 @@ from marl_tune.returns import group_returns
 from marl_tune.rollout import EpisodeRecord, Rollout
 from marl_tune.turn_rollout import TurnRollout
 
+WITH_STATE = "with_state"  # key of the env config: whether pieces carry the state of the world
 RETURN_MEAN_AGENT = "return_mean_agent"  # mean over agents of the extrinsic episode return
 RETURN_SUM_TEAM = "return_sum_team"  # sum over agents of it: RLlib's episode_return_mean
 FINISHED_RETURNS = "finished_returns"  # list of (number of the runner, (episodes, agents) returns), oldest first
@@ -124,7 +125,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         seed = None if self._seed is None else [self._seed, self._steps_taken]
         policies = Policies(dict(self.module.items()), self.policy_map, self.num_envs, self._device, seed)
         lengths = {m: mod.model_config["max_seq_len"] for m, mod in self.module.items() if mod.is_stateful()}
-        self.rollout = (Rollout if self.env.acting is None else TurnRollout)(self.env, policies, lengths, seed)
+        with_state = self.config.env_config.get(WITH_STATE, False)
+        make = Rollout if self.env.acting is None else TurnRollout
+        self.rollout = make(self.env, policies, lengths, seed, with_state)
 
     def get_rollout_state(self) -> dict[str, Any]:
         """Where sampling stands: the copies (None where the world cannot tell, or none has begun), the random

@@ -15,6 +15,7 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from envs.trees import Array, empty, joined, on_host, tree_map
 from envs.world import AgentGroup, Observations
 from marl_tune.policy import Arrays, Decision
+from marl_tune.state_rows import STATE_ROWS, StateRows, bring_states_to_host
 
 SEQUENCE_STATES = "sequence_states"  # key of SingleAgentEpisode.custom_data: state name -> (sequences + 1 at most, ...)
 
@@ -35,6 +36,8 @@ class Segment:
     # group -> (N, ...): seen after the last step, where the episode ended with it
     states: dict[str, list[dict[str, np.ndarray]]] = field(default_factory=dict)
     # stateful module -> at each sequence start, state name -> (n, ...) for its agents in the order of the groups
+    last_world: Array | None = None
+    # (...): the state of the world after the last step, where the episode ended with it and states are recorded
 
 
 class Fragment:
@@ -52,6 +55,7 @@ class Fragment:
         self.observations: dict[str, Arrays] = {}  # (B, N, T + 1, ...)
         self.rewards = {g.name: np.empty((num_envs, len(g.agents), num_steps), np.float32) for g in groups}
         self.columns: dict[str, dict[str, np.ndarray]] = {g.name: {} for g in groups}
+        self.world: Array | None = None  # (B, T + 1, ...) states of the world, where they are recorded
 
     def put(self, t: int, decisions: dict[str, Decision], rewards: dict[str, np.ndarray]) -> None:
         """Writes what was done in step t, and what it was worth."""
@@ -71,6 +75,12 @@ class Fragment:
                 self.observations[group.name] = tree_map(self._empty_like, seen)
             tree_map(lambda store, a: _write(store, t, a), self.observations[group.name], seen)
 
+    def see_world(self, t: int, states: Array) -> None:
+        """Writes the copies' states (B, ...) before step t; t = T for those after the last."""
+        if self.world is None:
+            self.world = empty((len(states), self.num_steps + 1, *states.shape[1:]), states)
+        self.world[:, t] = states
+
     def _empty_like(self, array: Array) -> Array:
         return empty((*array.shape[:2], self.num_steps + 1, *array.shape[2:]), array)
 
@@ -80,6 +90,7 @@ class Fragment:
 
     def _pieces(self, segment: Segment) -> list[SingleAgentEpisode]:
         pieces, place = [], dict.fromkeys(segment.states, 0)
+        rows = self._state_rows(segment)
         for group in self.groups:
             for column, (agent, module_id) in enumerate(zip(group.agents, segment.modules[group.name], strict=True)):
                 piece = self._piece(segment, group.name, column)
@@ -88,8 +99,20 @@ class Fragment:
                 if module_id in segment.states:
                     piece.custom_data[SEQUENCE_STATES] = _stacked(segment.states[module_id], place[module_id])
                     place[module_id] += 1
+                if rows is not None:
+                    piece.custom_data[STATE_ROWS] = rows
                 pieces.append(piece)
         return pieces
+
+    def _state_rows(self, segment: Segment) -> StateRows | None:
+        """The states of a segment, one object for all its pieces."""
+        if self.world is None:
+            return None
+        steps = segment.stop - segment.start
+        states = self.world[segment.copy, segment.start : segment.stop + 1]
+        if segment.last_world is not None:
+            states = joined(states[:steps], segment.last_world[None])
+        return StateRows(states, np.arange(steps + 1))
 
     def _piece(self, segment: Segment, group: str, column: int) -> SingleAgentEpisode:
         b, steps = segment.copy, slice(segment.start, segment.stop)
@@ -122,6 +145,24 @@ def buffer(data: Any) -> InfiniteLookbackBuffer:
     return made
 
 
+class Piece(SingleAgentEpisode):
+    """An agent's steps in one segment. Where RLlib cuts it in two, to give several learners equal shares, both parts
+    still tell who acted and in which states of the world; RLlib's own slices forget that."""
+
+    __slots__ = ()
+
+    def slice(self, slice_: slice, *, len_lookback_buffer: int | None = None) -> SingleAgentEpisode:
+        """Steps of the piece as one of its own; see `SingleAgentEpisode.slice`."""
+        part = super().slice(slice_, len_lookback_buffer=len_lookback_buffer)
+        part.__class__ = Piece
+        part.agent_id, part.module_id = self.agent_id, self.module_id
+        part.multi_agent_episode_id = self.multi_agent_episode_id
+        if STATE_ROWS in self.custom_data:
+            first, stop, _ = slice_.indices(len(self))
+            part.custom_data[STATE_ROWS] = self.custom_data[STATE_ROWS].of_steps(first, stop)
+        return part
+
+
 def lean_episode(
     segment: Segment, observations: Arrays, columns: dict[str, np.ndarray], rewards: np.ndarray
 ) -> SingleAgentEpisode:
@@ -134,7 +175,7 @@ def lean_episode(
         rewards: (T,).
     """
     outputs = {name: buffer(values) for name, values in columns.items()}
-    piece = SingleAgentEpisode.__new__(SingleAgentEpisode)
+    piece = Piece.__new__(Piece)
     piece.multi_agent_episode_id = segment.episode
     piece.observations, piece.rewards = buffer(observations), buffer(rewards)
     piece.actions = outputs.pop(Columns.ACTIONS)
@@ -150,9 +191,10 @@ def lean_episode(
 
 
 def bring_to_host(pieces: Sequence[SingleAgentEpisode]) -> None:
-    """Turns what was seen on a GPU into arrays of NumPy's; in place."""
+    """Turns what was seen on a GPU, states of the world too, into arrays of NumPy's; in place."""
     for piece in pieces:
         piece.observations.data = tree_map(on_host, piece.observations.data)
+    bring_states_to_host(pieces)
 
 
 def new_episode_id() -> str:

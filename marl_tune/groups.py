@@ -9,11 +9,15 @@ import envs
 import modules
 from marl_tune.errors import unknown
 from marl_tune.schema import ClusterConfig, LoggerConfig, PpoConfig, SharingConfig
+from marl_tune.schema_critic import MappoConfig, SharedCriticConfig
 from marl_tune.schema_search import AshaConfig, OptunaConfig, Pb2Config, PbtConfig, SearchConfig
 
 OPTIONS: Mapping[str, Mapping[str, type]] = {
-    "sharing": dict.fromkeys(("parameter_sharing", "independent", "roles"), SharingConfig),
-    "algorithm": {"ppo": PpoConfig},
+    "sharing": {
+        **dict.fromkeys(("parameter_sharing", "independent", "roles"), SharingConfig),
+        "shared_critic": SharedCriticConfig,
+    },
+    "algorithm": {"ppo": PpoConfig, "mappo": MappoConfig},
     "search": {
         "none": SearchConfig,
         "random": SearchConfig,

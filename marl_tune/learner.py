@@ -20,10 +20,14 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from envs.trees import tree_map
+from marl_tune.central_values import OLD_OUTPUTS
+from marl_tune.critic_loss import CriticSettings, critic_loss, learnable
 from marl_tune.gradients import GradientGroup, clip_and_check
 from marl_tune.minibatches import Batch, minibatches, steps_of
 from marl_tune.ppo_loss import PpoSettings, ppo_loss
+from marl_tune.sharing import CRITIC
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
+from modules.central_critic import CentralCritic
 from modules.curiosity import IntrinsicRewardAPI
 from modules.shared_encoder import SharedEncoderModules
 
@@ -34,6 +38,7 @@ PRECISION = "precision"  # float32 | bfloat16
 COMPILE = "compile"  # bool: compile the modules' forward pass in training
 REWARD_SCALE = "reward_scale"  # factor on rewards
 MODULE_SETTINGS = "module_settings"  # module id -> model config, whose live fields a running module takes over
+CENTRAL_CRITIC = "central_critic"  # CriticSettings; None where no critic is shared
 LOSS_COLUMNS = (
     Columns.OBS,
     Columns.ACTIONS,
@@ -43,6 +48,7 @@ LOSS_COLUMNS = (
     Columns.LOSS_MASK,
     Columns.STATE_IN,
     Columns.NEXT_OBS,
+    OLD_OUTPUTS,
 )
 
 
@@ -83,27 +89,22 @@ class MarlPPOLearner(PPOTorchLearner):
 
         RLlib clips gradients by optimizer: a large gradient of the one must not shrink the steps of the other.
         """
-        module = self._module[module_id].unwrapped()
-        apart = module.curiosity_parameters() if isinstance(module, IntrinsicRewardAPI) else []
-        own = {id(parameter) for parameter in apart}
-        rest = [parameter for parameter in self.get_parameters(module) if id(parameter) not in own]
-        for name, parameters in ((DEFAULT_OPTIMIZER, rest), (CURIOSITY_OPTIMIZER, apart)):
-            if parameters:
-                self._register_adam(module_id, name, parameters, config)
+        for name, parameters in parameter_groups(self._module[module_id].unwrapped()).items():
+            self._register_adam(module_id, name, parameters, config)
 
     def _register_adam(self, module_id: str, name: str, parameters: list[torch.nn.Parameter], config: Any) -> None:
         self.register_optimizer(
             module_id=module_id,
             optimizer_name=name,
-            optimizer=torch.optim.Adam(parameters, fused=True, **self._adam_settings(config)),
+            optimizer=torch.optim.Adam(parameters, fused=True, **self._adam_settings(module_id, config)),
             params=parameters,
-            lr_or_lr_schedule=config.lr,
+            lr_or_lr_schedule=step_size(module_id, config),
         )
 
-    def _adam_settings(self, config: Any) -> dict[str, Any]:
+    def _adam_settings(self, module_id: str, config: Any) -> dict[str, Any]:
         adam = config.learner_config_dict[OPTIMIZER]
         return {
-            "lr": config.lr,
+            "lr": step_size(module_id, config),
             "betas": tuple(adam["betas"]),
             "eps": adam["eps"],
             "weight_decay": adam["weight_decay"],
@@ -123,12 +124,13 @@ class MarlPPOLearner(PPOTorchLearner):
 
     def _reapply_optimizer_settings(self) -> None:
         for name, optimizer in self._named_optimizers.items():
-            config = self.config.get_config_for_module(self._optimizer_name_to_module[name])
+            module_id = self._optimizer_name_to_module[name]
+            config = self.config.get_config_for_module(module_id)
             for group in optimizer.param_groups:
-                group.update(self._adam_settings(config))
+                group.update(self._adam_settings(module_id, config))
             # RLlib writes the schedule's value back into the optimizer after each update.
             self._optimizer_lr_schedules[optimizer] = Scheduler(
-                fixed_value_or_schedule=config.lr, framework=self.framework, device=self._device
+                fixed_value_or_schedule=step_size(module_id, config), framework=self.framework, device=self._device
             )
 
     def _set_optimizer_state(self, state: dict[str, Any]) -> None:
@@ -159,7 +161,10 @@ class MarlPPOLearner(PPOTorchLearner):
         training_data.validate()
         training_data.solve_refs()
         self._weights_seq_no += 1
+        critic = self._central_critic()
         batches = self._loss_batches(self._make_batch_if_necessary(training_data).policy_batches)
+        if critic is not None and CRITIC in batches:
+            batches[CRITIC] = learnable(critic, batches[CRITIC], self.distributed)
         for module_id in batches:
             self.module[module_id].train()
         # Once: their coefficients lie on the device, and reading one makes the host wait.
@@ -174,6 +179,15 @@ class MarlPPOLearner(PPOTorchLearner):
         self._log_steps(steps)
         self.after_gradient_based_update(timesteps=timesteps or {})
         return None if _no_metrics_reduce else self.metrics.reduce()
+
+    def _central_critic(self) -> CentralCritic | None:
+        """The critic that all agents share, its values normalised or not as the present settings say."""
+        settings: CriticSettings | None = self.config.learner_config_dict[CENTRAL_CRITIC]
+        if settings is None:
+            return None
+        critic = self.module[CRITIC].unwrapped()
+        critic.set_normalised(settings.normalise_values)
+        return critic
 
     def _make_batch_if_necessary(self, training_data: TrainingData) -> MultiAgentBatch:
         if training_data.episodes is None:
@@ -227,10 +241,13 @@ class MarlPPOLearner(PPOTorchLearner):
     def _loss(self, module_id: str, batch: Batch, settings: PpoSettings, with_stats: bool) -> torch.Tensor:
         """The scalar that a module's parameters descend: PPO's loss, plus the curiosity module's own if it has one."""
         module, config = self.module[module_id].unwrapped(), self.config.get_config_for_module(module_id)
+        if isinstance(module, CentralCritic):
+            return self._critic_loss(batch, settings, with_stats)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
             # The module's own method: `forward_train` walks through all submodules to set their mode, each time.
             out = self.module[module_id]._forward_train(batch)
-            values = module.compute_values(batch, out[Columns.EMBEDDINGS]) if config.use_critic else None
+            own_critic = config.use_critic and module.has_critic
+            values = module.compute_values(batch, out[Columns.EMBEDDINGS]) if own_critic else None
         inputs = out[Columns.ACTION_DIST_INPUTS].float()
         values = None if values is None else values.float()
         loss, stats = ppo_loss(inputs, values, batch, module.get_train_action_dist_cls(), settings, with_stats)
@@ -247,6 +264,18 @@ class MarlPPOLearner(PPOTorchLearner):
         scale = config.learner_config_dict[REWARD_SCALE]
         return BatchSettings(config.gamma, config.lambda_, config.use_critic, scale)
 
+    def _critic_loss(self, batch: Batch, settings: PpoSettings, with_stats: bool) -> torch.Tensor:
+        """The value loss of the critic that all agents share."""
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
+            outputs = self.module[CRITIC]._forward_train(batch)[Columns.VF_PREDS]
+        own: CriticSettings = self.config.learner_config_dict[CENTRAL_CRITIC]
+        loss, stats = critic_loss(
+            outputs.float(), batch, own, settings.vf_loss_coeff, settings.vf_clip_param, with_stats
+        )
+        if with_stats:
+            self.metrics.log_dict(stats, key=CRITIC, window=1)
+        return loss
+
     def _ppo_settings(self, module_id: str) -> PpoSettings:
         config = self.config.get_config_for_module(module_id)
         return PpoSettings(
@@ -261,6 +290,21 @@ class MarlPPOLearner(PPOTorchLearner):
         for module_id, count in ((module_id, int(count)) for module_id, count in steps.items()):
             self.metrics.log_value((module_id, NUM_MODULE_STEPS_TRAINED), count, reduce="sum")
             self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), count, reduce="lifetime_sum")
+
+
+def parameter_groups(module: Any) -> dict[str, list[torch.nn.Parameter]]:
+    """Name of an optimizer -> what it trains of a module; none is empty."""
+    apart = module.curiosity_parameters() if isinstance(module, IntrinsicRewardAPI) else []
+    own = {id(parameter) for parameter in apart}
+    rest = [parameter for parameter in module.parameters() if id(parameter) not in own]
+    groups = {DEFAULT_OPTIMIZER: rest, CURIOSITY_OPTIMIZER: apart}
+    return {name: parameters for name, parameters in groups.items() if parameters}
+
+
+def step_size(module_id: str, config: Any) -> float:
+    """The lr of a module: that of the critic that all share may be its own."""
+    critic: CriticSettings | None = config.learner_config_dict[CENTRAL_CRITIC]
+    return critic.lr if critic is not None and module_id == CRITIC else config.lr
 
 
 def _rows(batch: Batch) -> list[Any]:

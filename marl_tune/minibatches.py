@@ -19,7 +19,8 @@ def minibatches(
     """Yields minibatches of every module's batch, epoch by epoch, and which modules' last one it is.
 
     Args:
-        batches: module id -> columns; rows (R, ...) or, with a loss mask, sequences (S, T, ...), which stay whole.
+        batches: module id -> columns; rows (R, ...) or, with a loss mask, sequences (S, T, ...), or states of a critic
+            of A agents (R, A), which stay whole.
         num_epochs: passes over the batch.
         minibatch_size: agent-steps of a module in one minibatch; None takes the batch whole. A remainder is spread
             over the minibatches, so that all of an epoch's are about as large and none is tiny.
@@ -57,7 +58,7 @@ def _take(batch: Batch, index: torch.Tensor) -> Batch:
 
 def _cut(batch: Batch, parts: int, shuffle: bool) -> list[torch.Tensor]:
     """The rows of one epoch as `parts` index sets, fewer where there are fewer rows."""
-    actions = batch[Columns.ACTIONS]
+    rows = batch[Columns.ACTIONS if Columns.ACTIONS in batch else Columns.LOSS_MASK]  # a critic alone does not act
     # The CPU's generator, whatever the device: a seed gives the same order everywhere.
-    order = torch.randperm(len(actions)) if shuffle else torch.arange(len(actions))
-    return list(torch.tensor_split(order.to(actions.device), min(parts, len(actions))))
+    order = torch.randperm(len(rows)) if shuffle else torch.arange(len(rows))
+    return list(torch.tensor_split(order.to(rows.device), min(parts, len(rows))))

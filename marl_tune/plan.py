@@ -10,16 +10,19 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import torch
+from ray.rllib.core.columns import Columns
 
 from envs.world import agents_per_step
 from marl_tune import overrides
 from marl_tune.budget import fragment_length, max_iterations, num_copies
-from marl_tune.build import build_policy_map, build_world, module_specs
+from marl_tune.build import algorithm_config, build_policy_map, build_world
 from marl_tune.cluster import concurrent_trials
 from marl_tune.policy import Policies
 from marl_tune.quiet import quiet_ray
 from marl_tune.resources import Resources, machine_resources, trial_resources
 from marl_tune.schema import SweepConfig
+from marl_tune.scheme import scheme_lines
+from marl_tune.sharing import CRITIC
 from marl_tune.space import Distribution, parse, trial_count
 
 
@@ -70,8 +73,11 @@ class _Built:
             self.map = build_policy_map(sweep, world)
             self.agents = agents_per_step(world)
             self.groups = world.groups
-            self.modules = dict(module_specs(sweep, self.map).build().items())
+            self.config = algorithm_config(sweep)
+            self.modules = dict(self.config.rl_module_spec.build().items())
             observations = world.reset([sweep.seed + i for i in range(world.num_envs)])
+            if CRITIC in self.modules:
+                self.modules[CRITIC].compute_values({Columns.OBS: torch.as_tensor(world.state(observations))})
             _, actions = Policies(self.modules, self.map, world.num_envs).act(observations, True, world.acting)
             world.step(actions)
         self.bytes_saved = self._bytes_saved()
@@ -88,13 +94,7 @@ class _Built:
         out = [f"env         {self.sweep.env.name}: {', '.join(f'{len(g.agents)} {g.name}' for g in self.groups)}"]
         out += [f"  {g.name:<9} observation {g.observation_space}, action {g.action_space}" for g in self.groups]
         out.append(f"module      {self.sweep.module.name}, sharing={self.sweep.sharing.name}")
-        for module_id, agents in list(self.map.modules.items())[:8]:
-            count = sum(p.numel() for p in self.modules[module_id].parameters())
-            names = agents.agents if len(agents.agents) <= 3 else (agents.agents[0], "…", agents.agents[-1])
-            out.append(f"  {module_id:<9} {count:,} parameters, {len(agents.agents)} agents ({', '.join(names)})")
-        if len(self.map.modules) > 8:
-            out.append(f"  … and {len(self.map.modules) - 8} modules more")
-        return out
+        return out + scheme_lines(self.map, self.modules, self.config)
 
 
 def _resource_lines(sweep: SweepConfig, there: Resources | None) -> list[str]:
@@ -123,8 +123,11 @@ def _arithmetic(sweep: SweepConfig, agents: int) -> str:
 
 
 def _memory(sweep: SweepConfig, built: _Built) -> str:
-    """What the observations of one fragment take, which is most of it where agents see images."""
+    """What the observations of one fragment take, which is most of it where agents see images; with a central critic
+    the states too."""
     seen = sum(len(group.agents) * _bytes(group.observation_space) for group in built.groups)
+    if CRITIC in built.modules:
+        seen += _bytes(built.modules[CRITIC].observation_space)
     copies, steps = sweep.cluster.num_envs_per_env_runner, fragment_length(sweep, built.agents)
     where = "the trial's process" if sweep.cluster.num_env_runners == 0 else "each env runner"
     return f"{copies * (steps + 1) * seen / 1e6:,.1f} MB for the observations of a fragment, in {where}"

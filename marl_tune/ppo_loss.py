@@ -53,7 +53,7 @@ def ppo_loss(
     Returns:
         The scalar loss, and name -> scalar without gradient (empty unless asked for). The names are RLlib's.
     """
-    mean = _mean_over(batch.get(Columns.LOSS_MASK))
+    mean = mean_over(batch.get(Columns.LOSS_MASK))
     old_inputs = None if settings.kl_coeff is None else batch[Columns.ACTION_DIST_INPUTS]
     logp, entropy, kl = _policy_terms(
         dist_class, inputs, batch[Columns.ACTIONS], old_inputs, with_entropy=with_stats or settings.entropy_coeff != 0
@@ -80,11 +80,11 @@ def ppo_loss(
     stats[LEARNER_RESULTS_KL_KEY] = torch.zeros(()) if kl is None else kl
     if values is not None:
         targets = batch[Postprocessing.VALUE_TARGETS]
-        stats[LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY] = _explained_variance(targets, errors, values, mean)
+        stats[LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY] = explained_variance(targets, errors, values, mean)
     return loss, {name: value.detach() for name, value in stats.items()}
 
 
-def _mean_over(mask: Tensor | None) -> Any:
+def mean_over(mask: Tensor | None) -> Any:
     """The mean of what the mask keeps; without a data-dependent shape, which would make a GPU wait."""
     if mask is None:
         return torch.mean
@@ -112,7 +112,7 @@ def _policy_terms(
     return logp, entropy, (old.exp() * (old - log_p)).sum(-1)
 
 
-def _explained_variance(targets: Tensor, errors: Tensor, values: Tensor, mean: Any) -> Tensor:
+def explained_variance(targets: Tensor, errors: Tensor, values: Tensor, mean: Any) -> Tensor:
     """1 - Var[target - V] / Var[target], at least -1 (RLlib's `explained_variance`, over the rows that count)."""
     variance = mean(torch.square(targets - mean(targets)))
     left = mean(errors) - torch.square(mean(targets - values))

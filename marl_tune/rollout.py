@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from envs.trees import copied, tree_map
+from envs.trees import Array, copied, tree_map
 from envs.world import Step, World
 from marl_tune.fragment import Fragment, Segment, new_episode_id
 from marl_tune.policy import Policies
@@ -46,9 +46,18 @@ class Rollout:
         max_seq_len: module id -> steps of a training sequence, for stateful modules. The state is stored at sequence
             starts only: a trace of 64x64 floats per agent and step would be 50 times the observations.
         seed: seeds the copies' generators at the first reset; None leaves them unseeded.
+        with_state: whether pieces carry the state of the world too, for a central critic (`state_rows`).
     """
 
-    def __init__(self, world: World, policies: Policies, max_seq_len: dict[str, int], seed: Seed = None):
+    def __init__(
+        self,
+        world: World,
+        policies: Policies,
+        max_seq_len: dict[str, int],
+        seed: Seed = None,
+        with_state: bool = False,
+    ):
+        self.with_state = with_state
         self.world, self.policies, self.max_seq_len = world, policies, max_seq_len
         copies = world.num_envs
         seeds = None if seed is None else [int(s) for s in np.random.SeedSequence(seed).generate_state(copies)]
@@ -71,7 +80,7 @@ class Rollout:
         segments = [self._open(b, 0) for b in range(self.world.num_envs)]
         closed: list[Segment] = []
         for t in range(num_steps):
-            fragment.see(t, self.observations)
+            self._see(fragment, t)
             self._store_sequence_states(segments, t)
             decisions, actions = self.policies.act(self.observations, explore)
             step = self.world.step(actions)
@@ -81,17 +90,23 @@ class Rollout:
             done = np.flatnonzero(step.terminated | step.truncated)
             if len(done):
                 self._store_sequence_states([segments[b] for b in done], t + 1)
+                states = self.world.state(self.observations) if self.with_state else None
                 for b in done:
-                    closed.append(self._ended(segments[b], t + 1, bool(step.terminated[b])))
+                    closed.append(self._ended(segments[b], t + 1, bool(step.terminated[b]), states))
                 self._begin_episodes(done)
                 for b in done:
                     segments[b] = self._open(int(b), t + 1)
-        fragment.see(num_steps, self.observations)
+        self._see(fragment, num_steps)
         open_segments = [segment for segment in segments if segment.start < num_steps]
         self._store_sequence_states(open_segments, num_steps)
         for segment in open_segments:
             segment.stop = num_steps
         return fragment.pieces(closed + open_segments)
+
+    def _see(self, fragment: Fragment, t: int) -> None:
+        fragment.see(t, self.observations)
+        if self.with_state:
+            fragment.see_world(t, self.world.state(self.observations))
 
     def _count(self, step: Step) -> None:
         """Keeps the episodes' books."""
@@ -145,12 +160,13 @@ class Rollout:
         started = int(self.episode_step[copy])
         return Segment(copy, t, t, started, self._episode_ids[copy], self._modules[copy])
 
-    def _ended(self, segment: Segment, stop: int, terminated: bool) -> Segment:
-        """Closes the segment of an episode that has ended, with its true last observation."""
+    def _ended(self, segment: Segment, stop: int, terminated: bool, states: Array | None) -> Segment:
+        """Closes the segment of an episode that has ended, with its true last observation, and state if recorded."""
         segment.stop, segment.terminated, segment.truncated = stop, terminated, not terminated
         segment.last = {
             name: tree_map(lambda a: copied(a[segment.copy]), seen) for name, seen in self.observations.items()
         }
+        segment.last_world = None if states is None else states[segment.copy]
         return segment
 
     def _store_sequence_states(self, segments: list[Segment], t: int) -> None:

@@ -71,6 +71,8 @@ class PpoConfig:
     Advantages are always by generalised advantage estimation. Every field but `name` can change in a live trial.
     """
 
+    NAME = "ppo"
+
     name: str  # ppo
     lr: float  # step size of Adam, above 0
     gamma: float  # discount a step, [0, 1]
@@ -96,7 +98,7 @@ class PpoConfig:
     weight_decay: float  # L2 penalty added to the gradient, at least 0
 
     def __post_init__(self) -> None:
-        named("algorithm.name", self.name, "ppo")
+        named("algorithm.name", self.name, self.NAME)
         for key in ("lr", "reward_scale", "clip_param", "vf_clip_param", "kl_target", "grad_clip", "adam_eps"):
             above(f"algorithm.{key}", getattr(self, key), 0)
         for key in ("entropy_coeff", "vf_loss_coeff", "kl_coeff", "weight_decay"):

@@ -8,8 +8,10 @@ from fnmatch import fnmatchcase
 from envs.world import AgentGroup
 from marl_tune.errors import ConfigError
 from marl_tune.schema import SharingConfig
+from marl_tune.schema_critic import SharedCriticConfig
 
 SHARED = "shared"
+CRITIC = "critic"  # id of the module that values for all agents under shared_critic, and acts for none
 
 
 def parameter_sharing(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]:
@@ -40,6 +42,18 @@ def roles(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]
     return module_of
 
 
+def shared_critic(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]:
+    """The modules that act; the critic acts for nobody. Raises ConfigError for one that has the critic's name."""
+    assert isinstance(config, SharedCriticConfig)
+    module_of = SHARING[config.actors](groups, config)
+    if CRITIC in module_of.values():
+        kind = "group" if config.actors == "parameter_sharing" else "agent"
+        raise ConfigError(
+            f"sharing=shared_critic must have the module name {CRITIC!r} for itself, got a world with {kind} {CRITIC!r}"
+        )
+    return module_of
+
+
 def _matches(patterns: Sequence[str], agent: str, group: str) -> bool:
     return any(fnmatchcase(agent, p) or fnmatchcase(group, p) for p in patterns)
 
@@ -48,6 +62,7 @@ SHARING: dict[str, Callable[[Sequence[AgentGroup], SharingConfig], dict[str, str
     "parameter_sharing": parameter_sharing,
     "independent": independent,
     "roles": roles,
+    "shared_critic": shared_critic,
 }
 
 

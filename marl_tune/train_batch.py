@@ -20,8 +20,10 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from envs.trees import Array, joined, tree_map
+from marl_tune.central_values import CentralValues
 from marl_tune.fragment import SEQUENCE_STATES
 from marl_tune.policy import Arrays
+from marl_tune.sharing import CRITIC
 from modules.curiosity import IntrinsicRewardAPI
 
 Batch = dict[str, Any]
@@ -77,8 +79,9 @@ class EpisodesToTrainBatch(ConnectorV2):
         settings: module id -> how its rewards are valued; asked for every batch.
         device: where the batch goes.
 
-    The resulting batch of a module holds rows (R, ...) for a stateless one, or zero-padded sequences (S, max_seq_len,
-    ...) with `loss_mask` and `state_in` (S, ...) for a stateful one.
+    Where there is a central critic (the module `CRITIC`), values are its own, and it has a batch beside the actors'.
+    The resulting batch of an acting module holds rows (R, ...) for a stateless one, or zero-padded sequences (S,
+    max_seq_len, ...) with `loss_mask` and `state_in` (S, ...) for a stateful one.
     """
 
     def __init__(self, settings: Callable[[str], BatchSettings], device: Any = "cpu"):
@@ -91,8 +94,15 @@ class EpisodesToTrainBatch(ConnectorV2):
         for piece in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
             if len(piece):
                 pieces.setdefault(piece.module_id, []).append(piece)
+        central = None
+        if self.use_critic and pieces and CRITIC in rl_module:
+            everyone = [piece for module_id in sorted(pieces) for piece in pieces[module_id]]
+            central = CentralValues(rl_module[CRITIC].unwrapped(), everyone, self._tensor)
         # A fixed order, so that learners and repeated runs sum in the same order.
-        return {m: self._module_batch(rl_module[m].unwrapped(), m, pieces[m], metrics) for m in sorted(pieces)}
+        batches = {
+            m: self._module_batch(rl_module[m].unwrapped(), m, pieces[m], central, metrics) for m in sorted(pieces)
+        }
+        return batches if central is None else batches | {CRITIC: central.batch()}
 
     def _tensor(self, array: Array) -> torch.Tensor:
         if isinstance(array, torch.Tensor):  # seen by a world on a GPU
@@ -102,7 +112,14 @@ class EpisodesToTrainBatch(ConnectorV2):
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
-    def _module_batch(self, module: Any, module_id: str, pieces: list[SingleAgentEpisode], metrics: Any) -> Batch:
+    def _module_batch(
+        self,
+        module: Any,
+        module_id: str,
+        pieces: list[SingleAgentEpisode],
+        central: CentralValues | None,
+        metrics: Any,
+    ) -> Batch:
         settings = self.settings(module_id)
         layout = _Layout(np.array([len(piece) for piece in pieces]))
         columns = {Columns.ACTIONS: self._tensor(np.concatenate([_data(piece.actions) for piece in pieces]))}
@@ -119,11 +136,17 @@ class EpisodesToTrainBatch(ConnectorV2):
             rewards = rewards + self._intrinsic_rewards(module, module_id, columns, metrics)
         length = module.model_config["max_seq_len"] if module.is_stateful() else None
         sequences = None if length is None else _Sequences(pieces, length, self.device)
-        values = self._values(module, seen, sequences) if settings.use_critic else np.zeros(layout.seen, np.float32)
+        if not settings.use_critic:
+            values = np.zeros(layout.seen, np.float32)
+        else:
+            values = self._values(module, seen, sequences) if central is None else central.of(pieces)
         terminated = np.array([piece.is_terminated for piece in pieces])
         columns[Columns.REWARDS] = self._tensor(rewards)
         advantages, targets = self._advantages(rewards, values, layout, terminated, settings)
-        columns[Postprocessing.ADVANTAGES], columns[Postprocessing.VALUE_TARGETS] = advantages, targets
+        columns[Postprocessing.ADVANTAGES] = self._tensor(advantages)
+        columns[Postprocessing.VALUE_TARGETS] = self._tensor(targets)
+        if central is not None:
+            central.learn(pieces, targets)
         return columns if sequences is None else sequences.split(columns, layout.lengths)
 
     @staticmethod
@@ -150,7 +173,7 @@ class EpisodesToTrainBatch(ConnectorV2):
         layout: _Layout,
         terminated: np.ndarray,
         settings: BatchSettings,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(rows,) standardised advantages and (rows,) value targets."""
         here, after = values[layout.steps], values[layout.steps + 1]
         after[layout.last] *= ~terminated
@@ -158,7 +181,7 @@ class EpisodesToTrainBatch(ConnectorV2):
         # As RLlib does, and Andrychowicz et al. 2021 (https://arxiv.org/abs/2006.05990) discuss: standardised over
         # the batch of the module.
         standardised = (advantages - advantages.mean()) / max(1e-4, advantages.std())
-        return self._tensor(standardised), self._tensor(advantages + here)
+        return standardised, advantages + here
 
 
 class _Layout:

@@ -12,6 +12,7 @@ from marl_tune.errors import ConfigError, invalid
 from marl_tune.resources import check_cluster, machine_resources
 from marl_tune.roles import check_roles
 from marl_tune.schema import SweepConfig
+from marl_tune.schema_critic import check_critic
 from marl_tune.schema_search import AshaConfig, PopulationConfig
 from marl_tune.space import parse
 from marl_tune.validate_space import check_space
@@ -32,6 +33,7 @@ def validate(sweep: SweepConfig) -> None:
 def check_trial(sweep: SweepConfig) -> None:
     """Rules that one trial's settings must keep, so also those of every trial that the search can draw."""
     check_roles(sweep)
+    check_critic(sweep)
     algorithm, cluster = sweep.algorithm, sweep.cluster
     per_learner = algorithm.train_batch_size // max(cluster.num_learners, 1)
     if algorithm.minibatch_size > per_learner:

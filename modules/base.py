@@ -30,7 +30,8 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
     what the agent remembers.
 
     `model_config` is the module's config dataclass as a dict (modules/schemas.py) plus `tokens`: None, or the
-    `indices` and `directions` of the direction tokens in an observation.
+    `indices` and `directions` of the direction tokens in an observation; and, where one critic serves all agents,
+    `central_critic`: true for a module without a critic of its own, which then gives no values and no embeddings.
 
     Shapes: a stateless module takes observations (B, ...); one with a memory takes (B, T, ...) and `state_in`, name ->
     (B, ...), and returns `state_out` after step T. Rows do not see later rows, so padding at the end is harmless.
@@ -53,10 +54,17 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         self.memory: Memory | None = self.build_memory(self.encoder.out_dim)
         width = self.encoder.out_dim if self.memory is None else self.memory.out_dim
         self.policy_head = self.build_policy_head(width)
+        if not self.has_critic:
+            return
         if self.model_config["separate_critic"]:
             self.critic_encoder = ActorCritic.build_encoder(self)
             width = self.critic_encoder.out_dim + (0 if self.memory is None else width)
         self.value_head = dense(width, 1, VALUE_GAIN)
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether the module values what it sees itself."""
+        return not self.model_config.get("central_critic", False)
 
     def build_encoder(self) -> Encoder:
         """Observation (..., *shape) -> features (..., out_dim)."""
@@ -84,6 +92,8 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
 
     def get_non_inference_attributes(self) -> list[str]:
         """Parts that choose no action; a module with `inference_only=True` is built without them."""
+        if not self.has_critic:
+            return []
         return ["value_head", *(["critic_encoder"] if self.model_config["separate_critic"] else [])]
 
     def apply_live_settings(self, model_config: Batch) -> None:
@@ -116,17 +126,15 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
 
     def _forward_train(self, batch: Batch, **kwargs: Any) -> Batch:
         features, outputs = self._features(batch)
-        return outputs | {
-            Columns.ACTION_DIST_INPUTS: self._logits(batch, features),
-            Columns.EMBEDDINGS: self._critic_features(batch, features),
-        }
+        outputs = outputs | {Columns.ACTION_DIST_INPUTS: self._logits(batch, features)}
+        return outputs | {Columns.EMBEDDINGS: self._critic_features(batch, features)} if self.has_critic else outputs
 
     def _logits(self, batch: Batch, features: Tensor) -> Tensor:
         _, mask = split_mask(batch[Columns.OBS])
         return mask_logits(self.policy_head(features), mask)
 
     def compute_values(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
-        """V(s) for every row: (B,) or (B, T).
+        """V(s) for every row: (B,) or (B, T); for modules with a critic of their own.
 
         Args:
             batch: observations and, for a module with a memory, `state_in`.

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from modules.base import ActorCritic
+from modules.parts.exact_state import load_float64
 from modules.parts.icm import make_icm
 from modules.parts.observations import Observation, feature_space, split_mask
 from modules.schemas import IcmFields, live_fields
@@ -61,6 +62,11 @@ class Curiosity(ActorCritic, IntrinsicRewardAPI):
     def get_non_inference_attributes(self) -> list[str]:
         """The critic's parts and the ICM."""
         return [*super().get_non_inference_attributes(), "icm"]
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over the weights, and the running deviation in full precision."""
+        super().set_state(state)
+        load_float64(self, state)
 
     def apply_live_settings(self, model_config: dict[str, Any]) -> None:
         """Takes over the three weights of the ICM."""

@@ -54,12 +54,12 @@ class Recorder:
         return getattr(self.world, name)
 
 
-def sampled(sweep, fragments, copies=3, policy_map=None):
+def sampled(sweep, fragments, copies=3, policy_map=None, with_state=False):
     """Fragments of so many steps, the recorded world and the rollout; `policy_map`: world -> map, else the sweep's."""
     world = Recorder(build_world(sweep, copies))
     who = build_policy_map(sweep, world) if policy_map is None else policy_map(world)
     torch.manual_seed(0)
     modules = dict(module_specs(sweep, who).build().items())
     lengths = {m: module.model_config["max_seq_len"] for m, module in modules.items() if module.is_stateful()}
-    rollout = Rollout(world, Policies(modules, who, copies, seed=1), lengths, seed=5)
+    rollout = Rollout(world, Policies(modules, who, copies, seed=1), lengths, seed=5, with_state=with_state)
     return [rollout.sample(steps) for steps in fragments], world, rollout

@@ -230,3 +230,37 @@ def test_checker_rejects_a_broken_world(world):
 
 def test_checker_accepts_the_world_that_the_broken_ones_are_made_of():
     check_world(lambda copies: AntColony(SMALL, copies), steps=60)
+
+
+class StateOfAllCopies(AntColony):
+    def state(self, observations):
+        return super().state(observations) * np.float32(1.0 / self.num_envs)
+
+
+class StateOfAnotherShape(AntColony):
+    def state(self, observations):
+        return super().state(observations)[:, 1:]
+
+
+class StateIsReused(AntColony):
+    def state(self, observations):
+        self.__dict__.setdefault("_kept", np.empty((self.num_envs, 36), np.float32))[...] = super().state(observations)
+        return self._kept
+
+    def step(self, actions):
+        step = super().step(actions)
+        self.state(step.observations)
+        return step
+
+
+@pytest.mark.parametrize(
+    ("world", "rule"),
+    [
+        (StateOfAllCopies, "differs from a world of one copy"),
+        (StateOfAnotherShape, "state has the shape"),
+        (StateIsReused, "writes into observations"),
+    ],
+)
+def test_checker_rejects_a_broken_state(world, rule):
+    with pytest.raises(ContractError, match=rule):
+        check_world(lambda copies: world(SMALL, copies), steps=60)

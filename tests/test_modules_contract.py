@@ -237,3 +237,23 @@ def test_a_separate_critic_knows_the_memory_but_does_not_train_it(name):
     assert not testing.same(module.compute_values(batch | {Columns.STATE_IN: other}), values)
     values.sum().backward()
     assert all(p.grad is None for part in (module.encoder, module.memory) for p in part.parameters())
+
+
+@pytest.mark.parametrize("name", modules.MODULES)
+@pytest.mark.parametrize("separate", [True, False])
+def test_a_module_beside_a_central_critic_acts_the_same_and_has_none_of_its_own(name, separate):
+    settings = testing.settings_of(name, separate_critic=separate)
+    torch.manual_seed(0)
+    with_own = testing.build(name, VECTOR, DISCRETE, separate_critic=separate)
+    actor = type(with_own)(
+        observation_space=VECTOR, action_space=DISCRETE, model_config=settings | {"central_critic": True}
+    )
+    actor.set_state(with_own.get_state())
+    batch = testing.batch_of(actor)
+    outputs = [module.forward_train(batch) for module in (actor, with_own)]
+    assert testing.same(*(out[Columns.ACTION_DIST_INPUTS] for out in outputs))
+    assert Columns.EMBEDDINGS not in outputs[0]
+    critic = {key for key in with_own.state_dict() if key.startswith(("value_head", "critic_encoder"))}
+    assert set(with_own.state_dict()) - set(actor.state_dict()) == critic
+    testing.check_ratio(actor)
+    testing.check_greedy(actor)

@@ -10,16 +10,22 @@ from envs.world import agents_per_step
 from marl_tune.build import algorithm_config, build_world
 from marl_tune.config import compose
 from marl_tune.schema import RoleConfig, SharingConfig
+from marl_tune.schema_critic import SharedCriticConfig
 
 ENV = Path(__file__).resolve().parent.parent / "conf" / "env"
 PICKED = sorted(path.relative_to(ENV).with_suffix("").as_posix() for path in ENV.rglob("*.yaml"))
 TWO_SPACES = {"mpe/simple_adversary", "mpe/simple_adversary_v3", "mpe/simple_tag", "mpe/simple_tag_v3"}
-QUICK = {("bio_grid", "roles"), ("mpe/simple_tag", "independent"), ("sisl/pursuit", "roles")}  # the others: slow
+QUICK = {
+    ("bio_grid", "roles"),
+    ("mpe/simple_tag", "independent"),
+    ("sisl/pursuit", "roles"),
+    ("mpe/simple_tag", "shared_critic"),
+}  # the others: slow
 
 
 def cases():
     for option in PICKED:
-        for sharing in ("parameter_sharing", "independent", "roles"):
+        for sharing in ("parameter_sharing", "independent", "roles", "shared_critic"):
             marks = () if (option, sharing) in QUICK else (pytest.mark.slow,)
             yield pytest.param(option, sharing, marks=marks, id=f"{option}-{sharing}")
 
@@ -57,4 +63,7 @@ def test_it_is_learned_from(tiny, option, sharing):
         sweep, modules = dataclasses.replace(sweep, sharing=SharingConfig(sharing, roles)), set(roles)
     else:
         modules = {group.name for group in groups} if option in TWO_SPACES else {"shared"}
+    if sharing == "shared_critic":
+        sweep = dataclasses.replace(sweep, sharing=SharedCriticConfig(sharing, {}, "parameter_sharing"))
+        modules.add("critic")
     assert learned_modules(sweep) == modules

@@ -149,6 +149,8 @@ class Pursuit(ArrayWorld):
                 action_space=gym.spaces.Discrete(len(MOVES)),
             ),
         )
+        entries = 2 * config.n_pursuers + config.x_size * config.y_size
+        self.own_state_space = gym.spaces.Box(0.0, max(1, config.n_evaders), (entries,), np.float32)
         self._rngs = [np.random.default_rng() for _ in range(num_envs)]
         self._build_tables()
         self._build_state()
@@ -229,6 +231,15 @@ class Pursuit(ArrayWorld):
 
     def _observe(self) -> Observations:
         return {GROUP: self._views[self._copy, self._row.take(self._pursuers), self._column.take(self._pursuers)]}
+
+    def own_state(self) -> np.ndarray:
+        """See `World.own_state`: x, y of each pursuer as shares of the map's sides, then the evaders on each cell, row
+        by row."""
+        size = np.array((self.config.x_size, self.config.y_size))
+        places = (self._xy[self._pursuers] / np.maximum(size - 1, 1)).reshape(self.num_envs, -1)
+        edge, (width, height) = self._border, size
+        on_map = self._layers[:, edge : edge + height, edge : edge + width, EVADERS].reshape(self.num_envs, -1)
+        return np.concatenate((places, on_map), axis=1, dtype=np.float32)
 
     def step(self, actions: dict[str, np.ndarray]) -> Step:
         """See `World.step`. Raises ValueError for an action outside 0..4 or of the wrong shape."""
