@@ -14,7 +14,7 @@ from marl_tune.build import algorithm_config, build_policy_map, build_world, cri
 from marl_tune.critic_loss import CriticSettings, critic_loss, learnable
 from marl_tune.minibatches import minibatches
 from marl_tune.state_rows import STATE_ROWS
-from marl_tune.train_batch import EpisodesToTrainBatch
+from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 from modules.central_critic import CentralCritic
 from modules.parts.running_moments import DECAY, RunningMoments
 
@@ -32,7 +32,7 @@ def with_states(sweep, fragments, copies=3):
 
 def batch_of(rollout, critic, pieces, **settings):
     modules = {m: Unwrapped(module) for m, module in rollout.policies.modules.items()} | {"critic": Unwrapped(critic)}
-    made = EpisodesToTrainBatch(gamma=0.97, lambda_=0.9, **settings)
+    made = EpisodesToTrainBatch(lambda _: BatchSettings(gamma=0.97, lambda_=0.9, **settings))
     return made(rl_module=modules, episodes=pieces, batch={})
 
 

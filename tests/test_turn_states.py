@@ -12,7 +12,7 @@ from envs.joint_observation import joint_observation
 from marl_tune.build import build_policy_map, build_world, critic_specs, module_specs
 from marl_tune.policy import Policies
 from marl_tune.state_rows import STATE_ROWS
-from marl_tune.train_batch import EpisodesToTrainBatch
+from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.turn_rollout import TurnRollout
 
 LENGTHS = [5, 3, 11, 1, 8]  # of fragments: decisions wait over some of their ends
@@ -89,7 +89,8 @@ def test_the_critic_learns_of_those_that_acted_only(tiny, world_id, probe):
     pieces = [rollout.sample(steps) for steps in LENGTHS][2]
     critic = critic_specs(sweep, rollout.world)["critic"].build()
     modules = {m: Unwrapped(module) for m, module in rollout.policies.modules.items()} | {"critic": Unwrapped(critic)}
-    batch = EpisodesToTrainBatch(gamma=0.9, lambda_=0.9)(rl_module=modules, episodes=pieces, batch={})["critic"]
+    made = EpisodesToTrainBatch(lambda _: BatchSettings(gamma=0.9, lambda_=0.9))
+    batch = made(rl_module=modules, episodes=pieces, batch={})["critic"]
     assert int(batch["loss_mask"].sum()) == sum(map(len, pieces))
     assert batch["loss_mask"].any(dim=1).all()
     for column, agent in enumerate(critic.agents):
