@@ -24,6 +24,7 @@ from marl_tune.gradients import GradientGroup, clip_and_check
 from marl_tune.minibatches import Batch, minibatches, steps_of
 from marl_tune.ppo_loss import PpoSettings, ppo_loss
 from marl_tune.train_batch import EpisodesToTrainBatch
+from modules.communication import MESSAGE_NOISE
 from modules.curiosity import IntrinsicRewardAPI
 
 CURIOSITY_OPTIMIZER = "curiosity_optimizer"
@@ -42,6 +43,7 @@ LOSS_COLUMNS = (
     Columns.LOSS_MASK,
     Columns.STATE_IN,
     Columns.NEXT_OBS,
+    MESSAGE_NOISE,
 )
 
 

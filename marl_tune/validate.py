@@ -14,6 +14,7 @@ from marl_tune.roles import role_modules
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_search import AshaConfig, PopulationConfig
 from marl_tune.space import parse
+from marl_tune.validate_communication import check_communication
 from marl_tune.validate_space import check_space
 
 
@@ -54,6 +55,7 @@ def check_trial(sweep: SweepConfig) -> None:
     if cluster.rollout == "rllib" and hasattr(sweep.module, "max_seq_len"):
         rule = f"be batched for a module with a memory (module={sweep.module.name})"
         raise invalid("cluster.rollout", rule, cluster.rollout)
+    check_communication(sweep)
     sequence = getattr(sweep.module, "max_seq_len", 1)
     if algorithm.minibatch_size < sequence:
         rule = f"hold at least one sequence of module.max_seq_len ({sequence}) agent-steps"
