@@ -5,6 +5,7 @@ from __future__ import annotations
 import envs
 from marl_tune.errors import ConfigError, invalid
 from marl_tune.policy_map import PolicyMap
+from marl_tune.roles import role_modules
 from marl_tune.schema import SweepConfig
 from marl_tune.sharing import module_of_agents
 from modules.schemas import CommunicationFields
@@ -44,20 +45,30 @@ def _check_teams(sweep: SweepConfig, name: str) -> None:
     if sweep.algorithm.minibatch_size < largest:
         rule = f"hold at least one step of the {largest} agents that talk to each other under {name}"
         raise invalid("algorithm.minibatch_size", rule, sweep.algorithm.minibatch_size)
-    reach = sweep.module.comm_range
+    of_role = role_modules(sweep)
     for module_id, agents in policy_map.modules.items():
+        reach = of_role.get(module_id, sweep.module).comm_range
         positions = {group.positions for group in policy_map.groups if group.name in agents.groups}
         if reach is not None and (None in positions or len(positions) > 1):
+            key = f"sharing.roles.{module_id}.module" if module_id in of_role else "module"
             rule = f"be null where the observations of {module_id} do not hold the agent's own position"
-            raise invalid("module.comm_range", rule, reach)
+            raise invalid(f"{key}.comm_range", rule, reach)
 
 
 def _teams(sweep: SweepConfig) -> tuple[PolicyMap, bool]:
     """Who is served by which module, and whether agents take turns, die or join; asked of the world itself."""
-    try:
-        with envs.make_world(sweep.env) as world:
-            return PolicyMap(world.groups, module_of_agents(world.groups, sweep.sharing)), world.acting is not None
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    key = repr((sweep.env, sweep.sharing))
+    if key not in _KNOWN_TEAMS:
+        try:
+            with envs.make_world(sweep.env) as world:
+                policy_map = PolicyMap(world.groups, module_of_agents(world.groups, sweep.sharing))
+                _KNOWN_TEAMS[key] = policy_map, world.acting is not None
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    return _KNOWN_TEAMS[key]
+
+
+# settings -> what `_teams` says: a search asks again for each of its corners
+_KNOWN_TEAMS: dict[str, tuple[PolicyMap, bool]] = {}

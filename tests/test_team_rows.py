@@ -249,6 +249,10 @@ def test_agents_learn_to_tell_what_only_they_see():
 # What is refused.
 
 COLONY = ["+experiment=debug", TALKING]
+SPIES = [
+    "+sharing.roles.spies={agents:[agent],module:{comm_range:1.0}}",
+    "+sharing.roles.rest={agents:['*'],module:{}}",
+]
 REFUSED = [
     ([*COLONY, "cluster.rollout=rllib"], "cluster.rollout must be batched under module=communication"),
     ([*COLONY, "cluster.num_learners=2"], "cluster.num_learners must be at most 1 under module=communication"),
@@ -262,6 +266,17 @@ REFUSED = [
     (["env=classic/tictactoe_v3", TALKING], "env must be a world in which all agents act in all steps"),
     (["env=signal", TALKING, "module.comm_range=1"], "module.comm_range must be null where the observations of shared"),
     (["env=sisl/pursuit", TALKING, "module.comm_range=1"], "module.comm_range must be null where"),
+    (
+        [
+            "env=mpe/simple_adversary",
+            TALKING,
+            "sharing=roles",
+            "~sharing.roles.scouts",
+            "~sharing.roles.workers",
+            *SPIES,
+        ],
+        "sharing.roles.spies.module.comm_range must be null where the observations of spies do not hold",
+    ),
     (
         [TALKING, "search=random", "+space={module.comm_range:{uniform:[-1,1]}}"],
         "module.comm_range must be finite and at least 0, or null, got -1.0, reached by space.module.comm_range",
