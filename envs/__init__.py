@@ -23,6 +23,7 @@ ENVS: dict[str, str] = {
     "pettingzoo": "envs.pettingzoo:Pettingzoo",
     "vmas": "envs.vmas:Vmas",
     "pricing": "envs.pricing:Pricing",
+    "signal": "envs.signal:Signal",
 }
 # stem -> class, imported on first use; the class attribute `Config` is its config dataclass
 
@@ -31,6 +32,7 @@ BASELINES: dict[str, str] = {
     "bio_grid": "envs.tracker:Tracker",
     "mpe/simple_spread": "envs.mpe.dispatcher:Dispatcher",
     "pricing": "envs.bertrand:Bertrand",
+    "signal": "envs.switchboard:Switchboard",
 }
 # stem -> scripted policy: `Baseline(world)` and `act(observations) -> actions`, both dicts of arrays per agent group
 

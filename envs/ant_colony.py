@@ -135,6 +135,7 @@ class AntColony(ArrayWorld):
                 observation_space=gym.spaces.Box(low, high, dtype=np.float32),
                 action_space=gym.spaces.Discrete(5),
                 tokens=DirectionTokens(indices=(3, 4, 5, 6), directions=DIRECTIONS),
+                positions=(0, 1),
             ),
         )
         self._rngs = [np.random.default_rng() for _ in range(num_envs)]

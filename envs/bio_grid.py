@@ -156,6 +156,7 @@ class BioGrid(ArrayWorld):
                 observation_space=gym.spaces.Box(low, high, dtype=np.float32),
                 action_space=gym.spaces.Discrete(NUM_ACTIONS),
                 tokens=DirectionTokens((5, 6, 7), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))),
+                positions=(0, 1, 2),
             ),
         )
         self._rngs = [np.random.default_rng() for _ in range(num_envs)]

@@ -175,6 +175,12 @@ def _check_groups(world: World, copies: int) -> None:
     _require(len({group.name for group in world.groups}) == len(world.groups), "group names must be unique")
     for group in world.groups:
         tokens, shape = group.tokens, group.observation_space.shape
+        if group.positions is not None:
+            _require(shape is not None and len(shape) == 1, f"{group.name} has positions, but not a 1-D observation")
+            _require(
+                len(set(group.positions)) == len(group.positions) > 0 and set(group.positions) <= set(range(shape[0])),
+                f"{group.name} has positions outside its observation, or one twice",
+            )
         if tokens is None:
             continue
         _require(shape is not None and len(shape) == 1, f"{group.name} has tokens, but not a 1-D observation")

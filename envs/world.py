@@ -50,6 +50,8 @@ class AgentGroup:
     # space of one agent's action
     tokens: DirectionTokens | None = None
     # the per-direction entries of the observation, if it has any
+    positions: tuple[int, ...] | None = None
+    # the entries of a 1-D observation that are the agent's own position, one per axis, in the observation's own unit
 
 
 @dataclass

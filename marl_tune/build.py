@@ -54,8 +54,12 @@ def module_configs(sweep: SweepConfig, policy_map: PolicyMap) -> dict[str, dict[
     of_role, configs = role_modules(sweep), {}
     for module_id, agents in policy_map.modules.items():
         settings = of_role.get(module_id, sweep.module)
-        tokens = next(g.tokens for g in policy_map.groups if g.name == agents.groups[0])
-        configs[module_id] = dataclasses.asdict(settings) | {"tokens": _tokens(tokens)}
+        group = next(g for g in policy_map.groups if g.name == agents.groups[0])
+        configs[module_id] = dataclasses.asdict(settings) | {
+            "tokens": _tokens(group.tokens),
+            "positions": None if group.positions is None else list(group.positions),
+            "team_size": len(agents.agents),
+        }
         if isinstance(sweep.sharing, SharedCriticConfig):
             configs[module_id]["central_critic"] = True
     return configs

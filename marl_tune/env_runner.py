@@ -47,6 +47,7 @@ from ray.rllib.utils.metrics import (
 
 from envs.world import StateUnavailable
 from marl_tune.fragment import bring_to_host
+from marl_tune.learner import MODULE_SETTINGS
 from marl_tune.policy import Policies
 from marl_tune.policy_map import PolicyMap
 from marl_tune.returns import group_returns
@@ -114,6 +115,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def apply_settings(self, config: Any, new_world: bool) -> None:
         """Takes over a changed config between two `sample()` calls; rebuilds the world where its rules changed."""
         self.config = config.copy(copy_frozen=False)
+        for module_id, settings in config.learner_config_dict[MODULE_SETTINGS].items():
+            self.module[module_id].apply_live_settings(settings)
         if new_world and self.env is not None:
             self.make_env()
 

@@ -28,6 +28,7 @@ from marl_tune.ppo_loss import PpoSettings, ppo_loss
 from marl_tune.sharing import CRITIC
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 from modules.central_critic import CentralCritic
+from modules.communication import MESSAGE_NOISE
 from modules.curiosity import IntrinsicRewardAPI
 from modules.shared_encoder import SharedEncoderModules
 
@@ -49,6 +50,7 @@ LOSS_COLUMNS = (
     Columns.STATE_IN,
     Columns.NEXT_OBS,
     OLD_OUTPUTS,
+    MESSAGE_NOISE,
 )
 
 

@@ -10,7 +10,7 @@ from ray.rllib.core.columns import Columns
 
 from envs.trees import tree_map
 
-Batch = Mapping[str, Any]  # column -> tensor, or dict of tensors, with rows (R, ...) or sequences (S, T, ...)
+Batch = Mapping[str, Any]  # column -> tensor, or dict of tensors, with rows (R, ...), sequences or teams (S, T, ...)
 
 
 def minibatches(
@@ -19,8 +19,8 @@ def minibatches(
     """Yields minibatches of every module's batch, epoch by epoch, and which modules' last one it is.
 
     Args:
-        batches: module id -> columns; rows (R, ...) or, with a loss mask, sequences (S, T, ...), or states of a critic
-            of A agents (R, A), which stay whole.
+        batches: module id -> columns; rows (R, ...) or, with a loss mask, sequences or teams (S, T, ...), or states of a
+            critic of A agents (R, A), which stay whole.
         num_epochs: passes over the batch.
         minibatch_size: agent-steps of a module in one minibatch; None takes the batch whole. A remainder is spread
             over the minibatches, so that all of an epoch's are about as large and none is tiny.

@@ -17,6 +17,8 @@ from envs.trees import Array, joined, tree_map
 from envs.world import AgentGroup
 from marl_tune.draws import draw
 from marl_tune.policy_map import Assignment, Parts, PolicyMap, Seed
+from marl_tune.team_rows import TeamOrder
+from modules.communication import TeamAPI
 
 Arrays = Any  # Array, or a dict of them where the observation space is a Dict
 NO_ROWS = np.empty(0, np.int64)
@@ -50,6 +52,12 @@ class Policies:
         for module_id in policy_map.module_ids:
             if modules[module_id].is_stateful():
                 self.states[module_id] = self._initial_states(module_id)
+        self.teams = {m: self._team_order(m, mod) for m, mod in modules.items() if isinstance(mod, TeamAPI)}
+
+    def _team_order(self, module_id: str, module: TeamAPI) -> TeamOrder:
+        if self.map.draw is not None:
+            raise ValueError(f"module {module_id} talks: it needs the same agents in every episode, not drawn ones")
+        return TeamOrder(module_id, self._copies(module_id), module.team_size, self.device)
 
     def _copies(self, module_id: str) -> np.ndarray:
         return self.assignment.copies.get(module_id, NO_ROWS)
@@ -187,12 +195,16 @@ class Policies:
     def _decide(self, module_id: str, seen: Arrays, explore: bool, rows: np.ndarray | None) -> Decision:
         """One forward pass: observations (R, ...) of all the module's rows, or of some -> columns (R, ...)."""
         module = self.modules[module_id]
-        stateful = module_id in self.states
+        stateful, team = module_id in self.states, self.teams.get(module_id)
+        if team is not None and rows is not None:
+            raise ValueError(f"module {module_id} talks: all of its agents must act in every step of the world")
         some = None if rows is None else torch.from_numpy(rows).to(self.device)
 
         def to_tensor(array: Array) -> torch.Tensor:
             tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(array))
             tensor = tensor.to(self.device)
+            if team is not None:
+                return team.teams(tensor)
             return tensor.unsqueeze(1) if stateful else tensor  # a memory takes (R, T, ...)
 
         batch: dict[str, Any] = {Columns.OBS: tree_map(to_tensor, seen)}
@@ -201,6 +213,9 @@ class Policies:
             batch[Columns.STATE_IN] = state if some is None else {name: value[some] for name, value in state.items()}
         # The modules' own methods: RLlib's wrappers walk through all submodules to set their mode, at every step.
         out = module._forward_exploration(batch) if explore else module._forward_inference(batch)
+        drawn = module.drawn_columns if explore and team is not None else ()
+        if team is not None:
+            out = {name: team.rows(out[name]) for name in (Columns.ACTION_DIST_INPUTS, *drawn)}
         inputs = out[Columns.ACTION_DIST_INPUTS]
         if stateful:
             after, inputs = out[Columns.STATE_OUT], inputs[:, 0]
@@ -212,7 +227,7 @@ class Policies:
             actions, logp = out[Columns.ACTIONS], out[Columns.ACTION_LOGP] if explore else None
         else:
             actions, logp = draw(dist_class, inputs, explore)
-        columns = {Columns.ACTIONS: actions, Columns.ACTION_DIST_INPUTS: inputs}
+        columns = {Columns.ACTIONS: actions, Columns.ACTION_DIST_INPUTS: inputs, **{name: out[name] for name in drawn}}
         if logp is not None:
             columns[Columns.ACTION_LOGP] = logp
         return {name: value.cpu().numpy() for name, value in columns.items()}

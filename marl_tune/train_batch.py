@@ -24,6 +24,8 @@ from marl_tune.central_values import CentralValues
 from marl_tune.fragment import SEQUENCE_STATES
 from marl_tune.policy import Arrays
 from marl_tune.sharing import CRITIC
+from marl_tune.team_rows import TeamRows
+from modules.communication import TeamAPI
 from modules.curiosity import IntrinsicRewardAPI
 
 Batch = dict[str, Any]
@@ -80,8 +82,9 @@ class EpisodesToTrainBatch(ConnectorV2):
         device: where the batch goes.
 
     Where there is a central critic (the module `CRITIC`), values are its own, and it has a batch beside the actors'.
-    The resulting batch of an acting module holds rows (R, ...) for a stateless one, or zero-padded sequences (S,
-    max_seq_len, ...) with `loss_mask` and `state_in` (S, ...) for a stateful one.
+    The resulting batch of an acting module holds rows (R, ...) for a stateless one; zero-padded sequences (S,
+    max_seq_len, ...) with `loss_mask` and `state_in` (S, ...) for a stateful one; teams (R, N, ...) with `loss_mask`
+    for a `TeamAPI`.
     """
 
     def __init__(self, settings: Callable[[str], BatchSettings], device: Any = "cpu"):
@@ -134,12 +137,11 @@ class EpisodesToTrainBatch(ConnectorV2):
         if isinstance(module, IntrinsicRewardAPI):
             columns[Columns.NEXT_OBS] = tree_map(lambda a: a.index_select(0, steps + 1), seen)
             rewards = rewards + self._intrinsic_rewards(module, module_id, columns, metrics)
-        length = module.model_config["max_seq_len"] if module.is_stateful() else None
-        sequences = None if length is None else _Sequences(pieces, length, self.device)
+        shaped = self._shaped(module, pieces)
         if not settings.use_critic:
             values = np.zeros(layout.seen, np.float32)
         else:
-            values = self._values(module, seen, sequences) if central is None else central.of(pieces)
+            values = self._values(module, seen, shaped) if central is None else central.of(pieces)
         terminated = np.array([piece.is_terminated for piece in pieces])
         columns[Columns.REWARDS] = self._tensor(rewards)
         advantages, targets = self._advantages(rewards, values, layout, terminated, settings)
@@ -147,7 +149,13 @@ class EpisodesToTrainBatch(ConnectorV2):
         columns[Postprocessing.VALUE_TARGETS] = self._tensor(targets)
         if central is not None:
             central.learn(pieces, targets)
-        return columns if sequences is None else sequences.split(columns, layout.lengths)
+        return columns if shaped is None else shaped.split(columns)
+
+    def _shaped(self, module: Any, pieces: list[SingleAgentEpisode]) -> _Sequences | TeamRows | None:
+        """How the module wants its rows: as sequences, as teams, or one by one."""
+        if isinstance(module, TeamAPI):
+            return TeamRows(module, pieces, self.device)
+        return _Sequences(pieces, module.model_config["max_seq_len"], self.device) if module.is_stateful() else None
 
     @staticmethod
     def _intrinsic_rewards(module: Any, module_id: str, columns: Batch, metrics: Any) -> np.ndarray:
@@ -159,12 +167,11 @@ class EpisodesToTrainBatch(ConnectorV2):
         return bonus
 
     @torch.no_grad()
-    def _values(self, module: Any, seen: Arrays, sequences: _Sequences | None) -> np.ndarray:
+    def _values(self, module: Any, seen: Arrays, shaped: _Sequences | TeamRows | None) -> np.ndarray:
         """(rows + pieces,) V of every observation, the last one of each piece included."""
-        if sequences is None:
+        if shaped is None:
             return module.compute_values({Columns.OBS: seen}).cpu().numpy()
-        batch = {Columns.OBS: tree_map(sequences.pad_seen, seen), Columns.STATE_IN: sequences.states_seen}
-        return module.compute_values(batch)[sequences.mask_seen].cpu().numpy()
+        return shaped.flat_seen(module.compute_values(shaped.batch_seen(seen))).cpu().numpy()
 
     def _advantages(
         self,
@@ -202,7 +209,7 @@ class _Sequences:
 
     def __init__(self, pieces: list[SingleAgentEpisode], max_seq_len: int, device: Any):
         self.length, self.device = max_seq_len, device
-        lengths = np.array([len(piece) for piece in pieces])
+        self._lengths = lengths = np.array([len(piece) for piece in pieces])
         self.mask_seen, self._rows_seen = self._table(lengths + 1)
         states = [_states_at_starts(piece, max_seq_len) for piece in pieces]
         self.states_seen = {
@@ -230,13 +237,18 @@ class _Sequences:
         out[places] = rows
         return out.reshape(*mask.shape, *rows.shape[1:])
 
-    def pad_seen(self, rows: torch.Tensor) -> torch.Tensor:
-        """(rows + pieces, ...) -> (S', L, ...)"""
-        return self._pad(rows, self.mask_seen, self._rows_seen)
+    def batch_seen(self, seen: Arrays) -> Batch:
+        """Observations (rows + pieces, ...) -> what values are computed from, (S', L, ...)."""
+        padded = tree_map(lambda rows: self._pad(rows, self.mask_seen, self._rows_seen), seen)
+        return {Columns.OBS: padded, Columns.STATE_IN: self.states_seen}
 
-    def split(self, columns: Batch, lengths: np.ndarray) -> Batch:
+    def flat_seen(self, values: torch.Tensor) -> torch.Tensor:
+        """(S', L) -> (rows + pieces,)"""
+        return values[self.mask_seen]
+
+    def split(self, columns: Batch) -> Batch:
         """Columns of rows (R, ...) -> columns of sequences (S, L, ...) with mask and states."""
-        mask, places = self._table(lengths)
+        mask, places = self._table(self._lengths)
         out = {name: tree_map(lambda a: self._pad(a, mask, places), value) for name, value in columns.items()}
         out[Columns.LOSS_MASK] = mask
         out[Columns.STATE_IN] = {name: value[self._kept] for name, value in self.states_seen.items()}

@@ -15,6 +15,7 @@ from marl_tune.schema import SweepConfig
 from marl_tune.schema_critic import check_critic
 from marl_tune.schema_search import AshaConfig, PopulationConfig
 from marl_tune.space import parse
+from marl_tune.validate_communication import check_communication
 from marl_tune.validate_space import check_space
 from modules.schemas import SharedEncoderConfig
 
@@ -60,6 +61,7 @@ def check_trial(sweep: SweepConfig) -> None:
     if isinstance(sweep.module, SharedEncoderConfig) and cluster.num_learners > 1:
         rule = "be at most 1 under module=shared_encoder, whose policies are trained by one optimizer"
         raise invalid("cluster.num_learners", rule, cluster.num_learners)
+    check_communication(sweep)
     sequence = getattr(sweep.module, "max_seq_len", 1)
     if algorithm.minibatch_size < sequence:
         rule = f"hold at least one sequence of module.max_seq_len ({sequence}) agent-steps"

@@ -16,6 +16,7 @@ MODULES: dict[str, str] = {
     "gru": "modules.gru:Gru",
     "plasticity": "modules.plasticity:Plasticity",
     "pheromone_attention": "modules.pheromone_attention:PheromoneAttention",
+    "communication": "modules.communication:Communication",
     "curiosity": "modules.curiosity:Curiosity",
     "shared_encoder": "modules.shared_encoder:SharedEncoder",
     "autoregressive": "modules.autoregressive:Autoregressive",

@@ -29,9 +29,11 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
     no state of its own; beside a memory it also reads the actor's features, without training them, so that it values
     what the agent remembers.
 
-    `model_config` is the module's config dataclass as a dict (modules/schemas.py) plus `tokens`: None, or the
-    `indices` and `directions` of the direction tokens in an observation; and, where one critic serves all agents,
-    `central_critic`: true for a module without a critic of its own, which then gives no values and no embeddings.
+    `model_config` is the module's config dataclass as a dict (modules/schemas.py) plus what the world says: `tokens`,
+    None or the `indices` and `directions` of the direction tokens in an observation; `positions`, None or the entries
+    of an observation that are the agent's own position; `team_size`, the agents of one copy that the module serves;
+    and, where one critic serves all agents, `central_critic`: true for a module without a critic of its own, which then
+    gives no values and no embeddings.
 
     Shapes: a stateless module takes observations (B, ...); one with a memory takes (B, T, ...) and `state_in`, name ->
     (B, ...), and returns `state_out` after step T. Rows do not see later rows, so padding at the end is harmless.
@@ -58,7 +60,7 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
             return
         if self.model_config["separate_critic"]:
             self.critic_encoder = ActorCritic.build_encoder(self)
-            width = self.critic_encoder.out_dim + (0 if self.memory is None else width)
+            width = self.critic_encoder.out_dim + (width if self.critic_reads_features() else 0)
         self.value_head = dense(width, 1, VALUE_GAIN)
 
     @property
@@ -79,6 +81,10 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
     def build_memory(self, in_dim: int) -> Memory | None:
         """What remembers the features of the steps before; None for a stateless module."""
         return None
+
+    def critic_reads_features(self) -> bool:
+        """Whether a separate critic also reads the actor's features: these know more than the observation tells."""
+        return self.memory is not None
 
     # -- what RLlib asks ---------------------------------------------------------------------------------------------
 
@@ -115,10 +121,10 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         if not self.model_config["separate_critic"]:
             return self._features(batch)[0] if features is None else features
         own = self.critic_encoder(split_mask(batch[Columns.OBS])[0])
-        if self.memory is None:
+        if not self.critic_reads_features():
             return own
-        remembered = self._features(batch)[0] if features is None else features
-        return torch.cat([own, remembered.detach()], -1)
+        known = self._features(batch)[0] if features is None else features
+        return torch.cat([own, known.detach()], -1)
 
     def _forward(self, batch: Batch, **kwargs: Any) -> Batch:
         features, outputs = self._features(batch)

@@ -10,6 +10,7 @@ from typing import Any
 
 ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "silu")
 TRACE_RULES = ("oja", "decay")
+MESSAGE_TYPES = ("continuous", "discrete")
 LIVE = {"live": True}
 
 
@@ -115,10 +116,10 @@ class PlasticFields(SequenceFields):
 
 @dataclass
 class AttentionFields(ModuleConfig):
-    """Attention over the direction tokens of the observation."""
+    """Attention over the direction tokens of the observation, or over messages."""
 
     attention_dim: int
-    # width of tokens, queries, keys and values over all heads, >= 1
+    # width of tokens, queries, keys and values over all heads, >= 1; of messages, also of what is read
     num_heads: int
     # attention heads, >= 1; divides attention_dim
 
@@ -131,6 +132,40 @@ class AttentionFields(ModuleConfig):
             f"divide module.attention_dim ({self.attention_dim})",
             self.num_heads,
         )
+
+
+@dataclass
+class CommunicationFields(AttentionFields):
+    """Messages between the agents of one copy of the world, within each step."""
+
+    comm_channels: int
+    # messages that an agent says at once, >= 0; 0: no channel, all read zeros
+    message_dim: int
+    # numbers of a continuous message, >= 1; symbols that a discrete one is chosen from, >= 2
+    message_type: str
+    # continuous: numbers in (-1, 1) | discrete: one symbol, drawn in training, the most likely in inference
+    gumbel_temperature: float = field(metadata=LIVE)
+    # of the gradient through discrete messages, above 0: low is nearer to the symbols, high has less variance
+    comm_rounds: int
+    # exchanges of messages in a step, each with weights of its own, >= 1
+    comm_range: float | None = field(metadata=LIVE)
+    # largest Euclidean distance at which agents hear each other, >= 0, in the unit of the positions in the world's
+    # observations; null: all hear all
+    comm_cut: bool = field(metadata=LIVE)
+    # true: nothing gets through, all read zeros; the weights stay, to compare with
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.comm_channels >= 0, "comm_channels", "be at least 0", self.comm_channels)
+        _at_least_one(self, "message_dim", "comm_rounds")
+        types = ", ".join(MESSAGE_TYPES)
+        _require(self.message_type in MESSAGE_TYPES, "message_type", f"be one of {types}", self.message_type)
+        chosen = self.message_type == "continuous" or self.message_dim >= 2
+        _require(chosen, "message_dim", "be at least 2 where module.message_type is discrete", self.message_dim)
+        temperature, reach = self.gumbel_temperature, self.comm_range
+        _require(0.0 < temperature < float("inf"), "gumbel_temperature", "be finite and above 0", temperature)
+        finite = reach is None or 0.0 <= reach < float("inf")
+        _require(finite, "comm_range", "be finite and at least 0, or null", reach)
 
 
 @dataclass
@@ -186,6 +221,11 @@ class PlasticityConfig(PlasticFields, ImageFields):
 @dataclass
 class PheromoneAttentionConfig(AttentionFields):
     """Settings of `pheromone_attention`."""
+
+
+@dataclass
+class CommunicationConfig(CommunicationFields, ImageFields):
+    """Settings of `communication`."""
 
 
 @dataclass

@@ -20,13 +20,15 @@ from torch import Tensor
 
 from modules import config_class, module_class
 from modules.base import ActorCritic, Batch
+from modules.communication import TeamAPI
 from modules.curiosity import IntrinsicRewardAPI
 from modules.parts.actions import categories
 from modules.parts.observations import FEATURES, MASK
 
-B, T = 3, 5  # rows and steps of the batches that the checks use
+B, T, N = 3, 5, 4  # rows, steps and agents of a team in the batches that the checks use
 CLOSE = 1e-6  # what the order of float32 sums may change
 
+POSITIONS = [0, 1]
 TOKENS = {"indices": [3, 4, 5, 6], "directions": [[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]]}
 
 SMALL: dict[str, Any] = {
@@ -39,6 +41,9 @@ SMALL: dict[str, Any] = {
     "plastic_dim": 8,
     "attention_dim": 8,
     "num_heads": 2,
+    "comm_channels": 2,
+    "message_dim": 3,
+    "comm_rounds": 2,
     "icm_feature_dim": 6,
     "icm_hidden_dims": [16],
     "head_dim": 10,
@@ -53,10 +58,11 @@ def _defaults(name: str) -> dict[str, Any]:
 
 
 def settings_of(name: str, **changes: Any) -> dict[str, Any]:
-    """The model config of a small module with direction tokens; `changes` are fields, or `tokens`."""
+    """The model config of a small module with all that a world can say; `changes` are fields, or of the latter."""
     schema, values = config_class(name), _defaults(name) | SMALL | changes
-    tokens = changes.get("tokens", TOKENS)
-    return asdict(schema(**{f.name: values[f.name] for f in fields(schema)})) | {"tokens": tokens}
+    world = {"tokens": TOKENS, "positions": POSITIONS, "team_size": N}
+    world |= {key: value for key, value in changes.items() if key in world}
+    return asdict(schema(**{f.name: values[f.name] for f in fields(schema)})) | world
 
 
 def build(
@@ -95,16 +101,32 @@ def _random_box(space: gym.spaces.Box, lead: tuple[int, ...], generator: torch.G
     return torch.rand(*lead, *space.shape, generator=generator)
 
 
+def lead_of(module: ActorCritic) -> tuple[int, ...]:
+    """The leading axes of the module's batches: rows (B,), sequences (B, T) or teams (B, N)."""
+    if isinstance(module, TeamAPI):
+        return (B, N)
+    return (B, T) if module.is_stateful() else (B,)
+
+
 def batch_of(module: ActorCritic, seed: int = 1) -> Batch:
-    """Observations (B, ...), or (B, T, ...) with a random state for a stateful module."""
+    """Observations (B, ...) or (B, N, ...), or (B, T, ...) with a random state for a stateful module."""
     if not module.is_stateful():
-        return {Columns.OBS: observations(module, (B,), seed)}
+        return {Columns.OBS: observations(module, lead_of(module), seed)}
     generator = torch.Generator().manual_seed(seed)
     state = {
         name: 0.3 * torch.randn(B, *initial.shape, generator=generator)
         for name, initial in module.get_initial_state().items()
     }
     return {Columns.OBS: observations(module, (B, T), seed), Columns.STATE_IN: state}
+
+
+def drawn_batch(module: ActorCritic, seed: int = 1) -> Batch:
+    """A batch with what exploration draws besides actions, for modules that draw anything: with it they repeat it."""
+    batch = batch_of(module, seed)
+    if not isinstance(module, TeamAPI):
+        return batch
+    out = module.forward_exploration(batch)
+    return batch | {name: out[name] for name in module.drawn_columns}
 
 
 def tree(function: Callable[[Tensor], Tensor], value: Any) -> Any:
@@ -139,8 +161,7 @@ def same(a: Any, b: Any, tolerance: float = CLOSE) -> bool:
 
 def check_shapes(module: ActorCritic) -> None:
     """Outputs of every forward pass have the batch's axes, and the inputs that the distribution needs."""
-    batch = batch_of(module)
-    lead = (B, T) if module.is_stateful() else (B,)
+    batch, lead = batch_of(module), lead_of(module)
     for forward in (module.forward_inference, module.forward_exploration, module.forward_train):
         out = forward(batch)
         inputs = out[Columns.ACTION_DIST_INPUTS]
@@ -151,6 +172,8 @@ def check_shapes(module: ActorCritic) -> None:
         if module.is_stateful():
             expected = {name: (B, *part.shape) for name, part in module.get_initial_state().items()}
             assert {name: tuple(part.shape) for name, part in out[Columns.STATE_OUT].items()} == expected
+        drawn = module.drawn_columns if isinstance(module, TeamAPI) else ()
+        assert all(out[name].shape[:-1] == lead for name in drawn if forward == module.forward_exploration)
     assert all(not part.any() for part in module.get_initial_state().values())
     assert module.compute_values(batch).shape == lead
 
@@ -176,7 +199,7 @@ def check_gradients(module: ActorCritic) -> None:
     out = module.forward_train(batch | {Columns.ACTIONS: actions})
     dist = module.get_train_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
     values = module.compute_values(batch, out[Columns.EMBEDDINGS])
-    loss = (dist.logp(actions) * torch.linspace(-1, 1, B * (T if module.is_stateful() else 1)).view(values.shape)).sum()
+    loss = (dist.logp(actions) * torch.linspace(-1, 1, values.numel()).view(values.shape)).sum()
     loss = loss + values.square().sum() - 0.1 * dist.entropy().sum()
     if isinstance(module, IntrinsicRewardAPI):
         rows = rows_of(module, batch)
@@ -190,8 +213,8 @@ def check_gradients(module: ActorCritic) -> None:
 
 
 def check_ratio(module: ActorCritic) -> None:
-    """PPO's probability ratio is 1 before the first update: a training sequence repeats what exploration did."""
-    batch = batch_of(module)
+    """PPO's probability ratio is 1 before the first update: training repeats what exploration did."""
+    batch = drawn_batch(module)
     dist_class = module.get_exploration_action_dist_cls()
     if module.is_stateful():
         outs = list(steps_of(module, batch, module.forward_exploration))
@@ -211,8 +234,8 @@ def check_ratio(module: ActorCritic) -> None:
 
 
 def check_rows_apart(module: ActorCritic) -> None:
-    """A row does not depend on the rows beside it: each agent has a state of its own."""
-    batch = batch_of(module)
+    """A row does not depend on the rows beside it: each agent has a state of its own, each team talks by itself."""
+    batch = drawn_batch(module)
     batch[Columns.ACTIONS] = _actions(module, module.forward_exploration(batch))
     for forward in (module.forward_inference, module.forward_train):
         alone = forward(tree(lambda a: a[:1], batch))
@@ -239,6 +262,23 @@ def check_padding(module: ActorCritic) -> None:
     assert same(module.compute_values(batch)[:, :kept], module.compute_values(padded)[:, :kept])
 
 
+def check_teams(module: ActorCritic) -> None:
+    """No agent of a team is told apart by its place, and each hears all others: gradients of its loss reach them."""
+    if not isinstance(module, TeamAPI):
+        return
+    batch, order = drawn_batch(module), torch.arange(N - 1, -1, -1)
+    turned = tree(lambda a: a[:, order], batch)
+    for key in (Columns.ACTION_DIST_INPUTS, Columns.EMBEDDINGS):
+        out = module.forward_train(batch)[key][:, order]
+        assert same(out, module.forward_train(turned)[key]), "the order of the agents matters"
+    assert same(module.compute_values(batch)[:, order], module.compute_values(turned))
+    said = torch.zeros(B, N, module.encoder.out_dim, requires_grad=True)
+    hook = module.encoder.register_forward_hook(lambda *result: result[-1] + said)
+    (gradient,) = torch.autograd.grad(module.forward_train(batch)[Columns.ACTION_DIST_INPUTS][:, 0].sum(), said)
+    hook.remove()
+    assert gradient.abs().sum((0, 2)).all(), "an agent does not hear the others, or they do not learn from it"
+
+
 def check_masks(module: ActorCritic) -> None:
     """Forbidden actions are never drawn, whatever the logits; entropy and its gradient stay finite."""
     if not isinstance(module.observation_space, gym.spaces.Dict):
@@ -258,8 +298,10 @@ def check_masks(module: ActorCritic) -> None:
 
 
 def check_greedy(module: ActorCritic) -> None:
-    """Inference takes the mode of the distribution that exploration draws from."""
+    """Inference takes the mode of the distribution that exploration draws from, where nothing else is drawn."""
     batch = batch_of(module)
+    if isinstance(module, TeamAPI):
+        batch |= {name: torch.zeros_like(value) for name, value in drawn_batch(module).items() if name not in batch}
     out = module.forward_inference(batch)
     greedy = module.get_inference_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS]).to_deterministic()
     if Columns.ACTIONS in out:  # its components are the modes, each given those before it
@@ -275,7 +317,7 @@ def check_greedy(module: ActorCritic) -> None:
 
 def check_save_and_load(module: ActorCritic) -> None:
     """A new module with the saved state acts and values as the old one; so does the part of it that only acts."""
-    batch = batch_of(module)
+    batch = drawn_batch(module)
     for parameter in module.parameters():
         torch.nn.init.uniform_(parameter, -0.1, 0.1)  # no new module has these weights
     arguments: dict[str, Any] = module.get_ctor_args_and_kwargs()[1]
@@ -309,6 +351,7 @@ CHECKS: tuple[Callable[[ActorCritic], None], ...] = (
     check_ratio,
     check_rows_apart,
     check_padding,
+    check_teams,
     check_masks,
     check_greedy,
     check_save_and_load,

@@ -11,6 +11,7 @@ from ray.rllib.core.columns import Columns
 
 import modules
 from modules import schemas, testing
+from modules.communication import Communication
 from modules.mlp import Mlp
 from modules.parts.layers import ACTIVATIONS
 from modules.plasticity import Plasticity
@@ -101,6 +102,37 @@ class SeesTheFuture(Plasticity):
         return features + features[:, -1:], outputs
 
 
+class KnowsPlaces(Communication):
+    """The first agent of a team is told apart from the others."""
+
+    def _features(self, batch):
+        features, outputs = super()._features(batch)
+        return features + torch.eye(testing.N)[:, :1], outputs
+
+
+class Deaf(Communication):
+    """Nobody hears anybody."""
+
+    def _hears(self, obs, team):
+        return torch.zeros(team, team, dtype=torch.bool)
+
+
+class Untaught(Communication):
+    """What is heard trains nobody who said it."""
+
+    def _features(self, batch):
+        features = self.encoder(batch[Columns.OBS]["observation"])
+        return features + (features.sum(-2, keepdim=True) - features).detach(), {}
+
+
+class Crowd(Communication):
+    """Teams hear each other."""
+
+    def _features(self, batch):
+        features, outputs = super()._features(batch)
+        return features + features.mean((0, 1)), outputs
+
+
 @pytest.mark.parametrize(
     ("broken", "check"),
     [
@@ -110,10 +142,16 @@ class SeesTheFuture(Plasticity):
         (Unused, testing.check_gradients),
         (MasksAreAdvice, testing.check_masks),
         (SeesTheFuture, testing.check_padding),
+        (KnowsPlaces, testing.check_teams),
+        (Deaf, testing.check_teams),
+        (Untaught, testing.check_teams),
+        (Crowd, testing.check_rows_apart),
     ],
 )
 def test_contract_rejects_a_broken_module(broken, check):
-    name = "plasticity" if issubclass(broken, Plasticity) else "mlp"
+    name = next(
+        name for name in ("plasticity", "communication", "mlp") if issubclass(broken, modules.module_class(name))
+    )
     module = broken(observation_space=masked(VECTOR, 5), action_space=DISCRETE, model_config=testing.settings_of(name))
     with pytest.raises(AssertionError):
         check(module)
@@ -155,6 +193,18 @@ def test_unknown_module_names_the_known_ones():
         ("plasticity", {"trace_rule": "hebb"}, r"module\.trace_rule must be one of oja, decay, got hebb"),
         ("plasticity", {"trace_rate": 1.0}, r"module\.trace_rate must be above 0 and below 1, got 1\.0"),
         ("pheromone_attention", {"num_heads": 3}, r"module\.num_heads must divide module\.attention_dim \(8\), got 3"),
+        ("communication", {"comm_channels": -1}, r"module\.comm_channels must be at least 0, got -1"),
+        ("communication", {"message_dim": 0}, r"module\.message_dim must be at least 1, got 0"),
+        ("communication", {"comm_rounds": 0}, r"module\.comm_rounds must be at least 1, got 0"),
+        ("communication", {"message_type": "words"}, r"module\.message_type must be one of continuous, discrete"),
+        (
+            "communication",
+            {"message_type": "discrete", "message_dim": 1},
+            r"module\.message_dim must be at least 2 where module\.message_type is discrete, got 1",
+        ),
+        ("communication", {"gumbel_temperature": 0.0}, r"module\.gumbel_temperature must be finite and above 0"),
+        ("communication", {"comm_range": -1.0}, r"module\.comm_range must be finite and at least 0, or null, got -1"),
+        ("communication", {"num_heads": 3}, r"module\.num_heads must divide"),
         ("curiosity", {"icm_beta": 1.5}, r"module\.icm_beta must be in \[0, 1\], got 1\.5"),
         ("curiosity", {"intrinsic_weight": float("nan")}, r"module\.intrinsic_weight must be finite .*, got nan"),
         ("curiosity", {"icm_loss_weight": -1.0}, r"module\.icm_loss_weight must .* at least 0, got -1\.0"),

@@ -129,11 +129,17 @@ class ParticleWorld(ArrayWorld):
             seen = np.array([self._sees(agent) for agent in members])  # (n, vectors) rows of the table
             space = gym.spaces.Box(-np.inf, np.inf, (2 * seen.shape[1],), np.float32)
             names = tuple(f"{team.name}_{index}" for index in range(team.count))
-            groups.append(AgentGroup(team.name, names, space, kind))
+            groups.append(AgentGroup(team.name, names, space, kind, positions=self._positions_in(seen, members)))
             self._members[team.name] = slice(members.start, members.stop)
             self._seen[team.name] = seen
             first = members.stop
         self.groups = tuple(groups)
+
+    def _positions_in(self, seen: np.ndarray, members: range) -> tuple[int, int] | None:
+        """The entries of an observation that are the agent's own position; None where it does not see it."""
+        own = np.array([self.position_of(agent) for agent in members])
+        columns = np.flatnonzero((seen == own[:, None]).all(axis=0))
+        return (2 * int(columns[0]), 2 * int(columns[0]) + 1) if len(columns) else None
 
     # What a world of its own adds.
 

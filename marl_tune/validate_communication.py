@@ -1,0 +1,74 @@
+"""Where agents can talk to each other: what a communicating module needs of the world, the sharing and the machines."""
+
+from __future__ import annotations
+
+import envs
+from marl_tune.errors import ConfigError, invalid
+from marl_tune.policy_map import PolicyMap
+from marl_tune.roles import role_modules
+from marl_tune.schema import SweepConfig
+from marl_tune.sharing import module_of_agents
+from modules.schemas import CommunicationFields
+
+
+def check_communication(sweep: SweepConfig) -> None:
+    """Refuses what would tear apart agents that talk to each other, and a range without positions; says nothing of
+    modules that do not communicate."""
+    module = sweep.module
+    if not isinstance(module, CommunicationFields):
+        return
+    name = f"module={module.name}"
+    if sweep.cluster.rollout == "rllib":
+        rule = f"be batched under {name}: RLlib's runner does not keep the agents of a step together"
+        raise invalid("cluster.rollout", rule, sweep.cluster.rollout)
+    if sweep.cluster.num_learners > 1:
+        rule = f"be at most 1 under {name}: RLlib cuts episodes to share them out, and so would part agents that talk"
+        raise invalid("cluster.num_learners", rule, sweep.cluster.num_learners)
+    if sweep.sharing.name == "independent":
+        rule = f"be parameter_sharing or roles under {name}: messages are learned by those who share a module"
+        raise invalid("sharing", rule, sweep.sharing.name)
+    _check_teams(sweep, name)
+
+
+def _check_teams(sweep: SweepConfig, name: str) -> None:
+    policy_map, takes_turns = _teams(sweep)
+    if takes_turns:
+        rule = f"be a world in which all agents act in all steps under {name}: who is gone or waits says nothing"
+        raise invalid("env", rule, sweep.env.name)
+    for group in policy_map.groups:
+        if len({policy_map.choices[agent] for agent in group.agents}) > 1:
+            rule = f"give the agents of group {group.name} one module under {name}: only these hear each other"
+            raise invalid("sharing", rule, sweep.sharing.name)
+    largest = max(len(agents.agents) for agents in policy_map.modules.values())
+    if largest < 2:
+        raise invalid("env", f"have two agents with one module under {name}: nobody talks to itself", sweep.env.name)
+    if sweep.algorithm.minibatch_size < largest:
+        rule = f"hold at least one step of the {largest} agents that talk to each other under {name}"
+        raise invalid("algorithm.minibatch_size", rule, sweep.algorithm.minibatch_size)
+    of_role = role_modules(sweep)
+    for module_id, agents in policy_map.modules.items():
+        reach = of_role.get(module_id, sweep.module).comm_range
+        positions = {group.positions for group in policy_map.groups if group.name in agents.groups}
+        if reach is not None and (None in positions or len(positions) > 1):
+            key = f"sharing.roles.{module_id}.module" if module_id in of_role else "module"
+            rule = f"be null where the observations of {module_id} do not hold the agent's own position"
+            raise invalid(f"{key}.comm_range", rule, reach)
+
+
+def _teams(sweep: SweepConfig) -> tuple[PolicyMap, bool]:
+    """Who is served by which module, and whether agents take turns, die or join; asked of the world itself."""
+    key = repr((sweep.env, sweep.sharing))
+    if key not in _KNOWN_TEAMS:
+        try:
+            with envs.make_world(sweep.env) as world:
+                policy_map = PolicyMap(world.groups, module_of_agents(world.groups, sweep.sharing))
+                _KNOWN_TEAMS[key] = policy_map, world.acting is not None
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    return _KNOWN_TEAMS[key]
+
+
+# settings -> what `_teams` says: a search asks again for each of its corners
+_KNOWN_TEAMS: dict[str, tuple[PolicyMap, bool]] = {}

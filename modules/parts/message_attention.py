@@ -1,0 +1,58 @@
+"""Whom an agent listens to: attention over the messages of the others."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from modules.parts.layers import dense
+
+
+class MessageAttention(nn.Module):
+    """Targeted communication: the receiver's features are the query, each sender's message gives its signature (the
+    key) and what is read (the value).
+
+        read_i = W_o concat_h( sum_j softmax_j(q_ih . k_jh / sqrt(d)) v_jh ),  d = attention_dim / num_heads
+
+    After TarMAC (Das et al. 2019, https://arxiv.org/abs/1810.11187). Differs from it: several heads; nobody hears
+    itself; signature and value are both functions of one message, whose size so bounds what is told; an agent that
+    hears nobody reads zeros.
+
+    Args:
+        query_dim: size of the receivers' features.
+        message_dim: size of what one sender says.
+        attention_dim: width over all heads, also of what is read.
+        num_heads: heads; divides attention_dim.
+    """
+
+    def __init__(self, query_dim: int, message_dim: int, attention_dim: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = dense(query_dim, attention_dim)
+        self.key = dense(message_dim, attention_dim, bias=False)  # softmax would cancel a bias
+        self.value = dense(message_dim, attention_dim)
+        self.output = dense(attention_dim, attention_dim, bias=False)  # who hears nobody reads exactly 0
+
+    def _heads(self, wide: Tensor) -> Tensor:
+        return wide.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)  # (..., heads, N, d)
+
+    def weights(self, features: Tensor, messages: Tensor, hears: Tensor) -> Tensor:
+        """What each head of receiver i gives to sender j: (..., heads, N, N), rows that sum to 1, or 0 where it hears
+        nobody; arguments as for `forward`."""
+        q, k = self._heads(self.query(features)), self._heads(self.key(messages))
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        hears = hears.unsqueeze(-3)
+        return torch.softmax(torch.where(hears, scores, torch.finfo(scores.dtype).min), -1) * hears
+
+    def forward(self, features: Tensor, messages: Tensor, hears: Tensor) -> Tensor:
+        """What each agent reads, (..., N, attention_dim).
+
+        Args:
+            features: of the receivers, (..., N, query_dim).
+            messages: of the senders, (..., N, message_dim).
+            hears: whether receiver i hears sender j, bool (..., N, N).
+        """
+        read = self.weights(features, messages, hears) @ self._heads(self.value(messages))  # (..., heads, N, d)
+        return self.output(read.transpose(-2, -3).flatten(-2))
