@@ -48,6 +48,8 @@ class AgentGroup:
     # space of one agent's action
     tokens: DirectionTokens | None = None
     # the per-direction entries of the observation, if it has any
+    counted: bool = True
+    # whether its rewards are part of the returns that are reported; false for agents that a wrapper adds to a world
 
 
 @dataclass
@@ -86,6 +88,8 @@ class World(ABC):
     acting: dict[str, np.ndarray] | None = None
     # group -> (B, N) bool: who acts in the next step, in a world where agents take turns, die or join; it is another
     # array after each step and reset. None: all agents of a copy act in all its steps, and end with it
+    least_acting: int = 0
+    # where `acting` is not None: agents of a copy that are sure to act in each of its steps
 
     @abstractmethod
     def __init__(self, config: Any, num_envs: int = 1): ...
@@ -139,6 +143,11 @@ class World(ABC):
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes back to a state that `get_state` of a world with the same configuration and B returned."""
 
+    def mean_acting(self) -> float | None:
+        """Agents of one copy that act in a step, on average; None where the first step of an episode shows it. The
+        world may be reset to see who does."""
+        return None
+
     def close(self) -> None:  # noqa: B027  most worlds hold nothing but memory
         """Releases what the world holds; it cannot be used afterwards. May be called again."""
 
@@ -149,10 +158,14 @@ class World(ABC):
         self.close()
 
 
-def agents_per_step(world: World) -> int:
-    """Agents of one copy that act in a step, at the start of an episode; the world is reset to see who does."""
+def agents_per_step(world: World) -> float:
+    """Agents of one copy that act in a step: on average where the world knows that, else at the start of an episode;
+    the world is reset to see who does."""
     if world.acting is None:
         return sum(len(group.agents) for group in world.groups)
+    mean = world.mean_acting()
+    if mean is not None:
+        return mean
     world.reset([0] * world.num_envs)
     return int(sum(acting[0].sum() for acting in world.acting.values()))
 
