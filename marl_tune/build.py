@@ -11,25 +11,27 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-import envs
 import modules
+from envs.hierarchy import MANAGER
 from envs.world import DirectionTokens, World, agents_per_step
-from marl_tune.budget import fragment_length, world_steps_per_learner
+from marl_tune.budget import counted_batch, fragment_length
 from marl_tune.env_runner import BatchedEnvRunner
+from marl_tune.hierarchy import make_world
 from marl_tune.learner import COMPILE, MODULE_SETTINGS, OPTIMIZER, PRECISION, REWARD_SCALE, MarlPPOLearner
 from marl_tune.policy_map import PolicyMap
 from marl_tune.resources import runner_cpus
 from marl_tune.rllib_runner import RllibEnvRunner
 from marl_tune.roles import role_modules
 from marl_tune.schema import SweepConfig
+from marl_tune.schema_hierarchy import HierarchicalConfig
 from marl_tune.sharing import module_of_agents
 
 RUNNERS = {"batched": BatchedEnvRunner, "rllib": RllibEnvRunner}
 
 
 def build_world(sweep: SweepConfig, num_envs: int) -> World:
-    """B copies of the sweep's world."""
-    return envs.make_world(sweep.env, num_envs)
+    """B copies of the sweep's world, with what its sharing scheme adds to it."""
+    return make_world(sweep, num_envs)
 
 
 def build_policy_map(sweep: SweepConfig, world: World) -> PolicyMap:
@@ -41,9 +43,9 @@ def module_configs(sweep: SweepConfig, policy_map: PolicyMap) -> dict[str, dict[
     """Module id -> model config: settings, its role's changes, what the world says of its observations."""
     of_role, configs = role_modules(sweep), {}
     for module_id, agents in policy_map.modules.items():
-        settings = of_role.get(module_id, sweep.module)
-        tokens = next(g.tokens for g in policy_map.groups if g.name == agents.groups[0])
-        configs[module_id] = dataclasses.asdict(settings) | {"tokens": _tokens(tokens)}
+        group = next(g for g in policy_map.groups if g.name == agents.groups[0])
+        settings = of_role.get(module_id if group.counted else MANAGER, sweep.module)
+        configs[module_id] = dataclasses.asdict(settings) | {"tokens": _tokens(group.tokens)}
     return configs
 
 
@@ -72,7 +74,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
     """The AlgorithmConfig of one trial; every number in it comes from `sweep`."""
     with build_world(sweep, 1) as world:
         policy_map = build_policy_map(sweep, world)
-        num_agents, takes_turns = agents_per_step(world), world.acting is not None
+        num_agents, takes_turns, least = agents_per_step(world), world.acting is not None, world.least_acting
     cluster = sweep.cluster
     module_ids = sorted(policy_map.modules)
     config = (
@@ -113,10 +115,11 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
         )
     )
     config.training(**_training(sweep))
+    config.multi_agent(algorithm_config_overrides_per_module=_of_modules(sweep, policy_map))
     if takes_turns:
         # A fragment is an iteration, however many decisions it holds: RLlib would sample another one for those missing.
-        config.multi_agent(count_steps_by="env_steps")
-        config.train_batch_size_per_learner = world_steps_per_learner(sweep, num_agents)
+        config.multi_agent(count_steps_by="agent_steps" if least else "env_steps")
+        config.train_batch_size_per_learner = counted_batch(sweep, num_agents, least)
     return config
 
 
@@ -144,6 +147,14 @@ def _training(sweep: SweepConfig) -> dict[str, Any]:
         "vf_clip_param": math.inf if algorithm.vf_clip_param is None else algorithm.vf_clip_param,
         "train_batch_size_per_learner": algorithm.train_batch_size // max(1, sweep.cluster.num_learners),
     }
+
+
+def _of_modules(sweep: SweepConfig, policy_map: PolicyMap) -> dict[str, Any]:
+    """Module id -> RLlib's overrides of the algorithm's settings, for modules that learn by other ones."""
+    if not isinstance(sweep.sharing, HierarchicalConfig) or sweep.sharing.manager_gamma is None:
+        return {}
+    managers = [group.name for group in policy_map.groups if not group.counted]
+    return dict.fromkeys(managers, PPOConfig.overrides(gamma=sweep.sharing.manager_gamma))
 
 
 def _learner_settings(sweep: SweepConfig, of_modules: dict[str, dict[str, Any]]) -> dict[str, Any]:

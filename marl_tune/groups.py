@@ -9,10 +9,14 @@ import envs
 import modules
 from marl_tune.errors import unknown
 from marl_tune.schema import ClusterConfig, LoggerConfig, PpoConfig, SharingConfig
+from marl_tune.schema_hierarchy import HierarchicalConfig
 from marl_tune.schema_search import AshaConfig, OptunaConfig, Pb2Config, PbtConfig, SearchConfig
 
 OPTIONS: Mapping[str, Mapping[str, type]] = {
-    "sharing": dict.fromkeys(("parameter_sharing", "independent", "roles"), SharingConfig),
+    "sharing": {
+        **dict.fromkeys(SharingConfig.NAMES, SharingConfig),
+        "hierarchical": HierarchicalConfig,
+    },
     "algorithm": {"ppo": PpoConfig},
     "search": {
         "none": SearchConfig,

@@ -63,6 +63,7 @@ class MarlPPOLearner(PPOTorchLearner):
         super().build()
         self._train_batch = EpisodesToTrainBatch(
             gamma=self.config.gamma,
+            gammas=_own_gammas(self.config),
             lambda_=self.config.lambda_,
             use_critic=self.config.use_critic,
             reward_scale=self.config.learner_config_dict[REWARD_SCALE],
@@ -109,6 +110,7 @@ class MarlPPOLearner(PPOTorchLearner):
         """Makes `config`, of the same structure, the one that the next update reads, everywhere it is read."""
         self.config = config.copy(copy_frozen=False)
         self._train_batch.gamma, self._train_batch.lambda_ = config.gamma, config.lambda_
+        self._train_batch.gammas = _own_gammas(self.config)
         self._train_batch.use_critic = config.use_critic
         self._train_batch.reward_scale = config.learner_config_dict[REWARD_SCALE]
         # Both are filled from self.config at their first use.
@@ -253,6 +255,12 @@ class MarlPPOLearner(PPOTorchLearner):
         for module_id, count in ((module_id, int(count)) for module_id, count in steps.items()):
             self.metrics.log_value((module_id, NUM_MODULE_STEPS_TRAINED), count, reduce="sum")
             self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), count, reduce="lifetime_sum")
+
+
+def _own_gammas(config: Any) -> dict[str, float]:
+    """Module id -> discount of the modules that have settings of their own."""
+    own = config.algorithm_config_overrides_per_module
+    return {module_id: config.get_config_for_module(module_id).gamma for module_id in own}
 
 
 def _rows(batch: Batch) -> list[Any]:

@@ -3,24 +3,29 @@
 import dataclasses
 from typing import Any
 
+from envs.hierarchy import MANAGER
 from marl_tune.convert import build
 from marl_tune.errors import ConfigError
 from marl_tune.schema import SweepConfig
+from marl_tune.schema_hierarchy import HierarchicalConfig
 
 
 def role_modules(sweep: SweepConfig) -> dict[str, Any]:
-    """Role -> module dataclass, in the order in which the roles are tried; empty unless `sharing=roles`.
+    """Role -> module dataclass, in the order in which the roles are tried; empty where all have `module`.
 
-    `ConfigError` names the role's field, sharing.roles.<role>.module.<field>, where one is unknown or out of range.
+    Under `sharing=hierarchical` the one role is `manager`. `ConfigError` names the role's field, such as
+    sharing.roles.<role>.module.<field>, where one is unknown or out of range.
     """
-    return {name: _role_module(sweep.module, f"sharing.roles.{name}", role.module)
+    if isinstance(sweep.sharing, HierarchicalConfig):
+        return {MANAGER: _changed(sweep.module, "sharing.manager_module", sweep.sharing.manager_module)}
+    return {name: _changed(sweep.module, f"sharing.roles.{name}.module", role.module)
             for name, role in sweep.sharing.roles.items()}  # fmt: skip
 
 
-def _role_module(module: Any, role: str, changes: dict[str, Any]) -> Any:
+def _changed(module: Any, key: str, changes: dict[str, Any]) -> Any:
     if "name" in changes:
-        raise ConfigError(f"{role}.module.name must be left out (the class is module.name), got {changes['name']!r}")
+        raise ConfigError(f"{key}.name must be left out (the class is module.name), got {changes['name']!r}")
     try:
         return build(type(module), dataclasses.asdict(module) | dict(changes), "module")
     except ConfigError as error:
-        raise ConfigError(str(error).replace("module.", f"{role}.module.")) from error
+        raise ConfigError(str(error).replace("module.", f"{key}.")) from error

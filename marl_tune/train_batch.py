@@ -7,6 +7,7 @@ pieces at once, and needs states at sequence starts only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class EpisodesToTrainBatch(ConnectorV2):
 
     Args:
         gamma: discount in [0, 1].
+        gammas: module id -> its own discount, where it has one.
         lambda_: GAE's lambda in [0, 1].
         use_critic: without it every value counts as 0: advantages are discounted sums of rewards within the piece.
         reward_scale: factor on the world's rewards, above 0; intrinsic rewards are added after it.
@@ -72,10 +74,18 @@ class EpisodesToTrainBatch(ConnectorV2):
     """
 
     def __init__(
-        self, *, gamma: float, lambda_: float, use_critic: bool = True, reward_scale: float = 1.0, device: Any = "cpu"
+        self,
+        *,
+        gamma: float,
+        lambda_: float,
+        use_critic: bool = True,
+        reward_scale: float = 1.0,
+        device: Any = "cpu",
+        gammas: Mapping[str, float] | None = None,
     ):
         super().__init__()
         self.gamma, self.lambda_, self.use_critic = gamma, lambda_, use_critic
+        self.gammas = dict(gammas or {})
         self.reward_scale, self.device = reward_scale, device
 
     def __call__(self, *, rl_module: Any, episodes: list[Any], batch: Batch, metrics: Any = None, **_: Any) -> Batch:
@@ -114,7 +124,8 @@ class EpisodesToTrainBatch(ConnectorV2):
         values = self._values(module, seen, sequences) if self.use_critic else np.zeros(layout.seen, np.float32)
         terminated = np.array([piece.is_terminated for piece in pieces])
         columns[Columns.REWARDS] = self._tensor(rewards)
-        advantages, targets = self._advantages(rewards, values, layout, terminated)
+        gamma = self.gammas.get(module_id, self.gamma)
+        advantages, targets = self._advantages(rewards, values, layout, terminated, gamma)
         columns[Postprocessing.ADVANTAGES], columns[Postprocessing.VALUE_TARGETS] = advantages, targets
         return columns if sequences is None else sequences.split(columns, layout.lengths)
 
@@ -136,12 +147,12 @@ class EpisodesToTrainBatch(ConnectorV2):
         return module.compute_values(batch)[sequences.mask_seen].cpu().numpy()
 
     def _advantages(
-        self, rewards: np.ndarray, values: np.ndarray, layout: _Layout, terminated: np.ndarray
+        self, rewards: np.ndarray, values: np.ndarray, layout: _Layout, terminated: np.ndarray, gamma: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(rows,) standardised advantages and (rows,) value targets."""
         here, after = values[layout.steps], values[layout.steps + 1]
         after[layout.last] *= ~terminated
-        advantages = generalized_advantages(rewards, here, after, layout.lengths, self.gamma, self.lambda_)
+        advantages = generalized_advantages(rewards, here, after, layout.lengths, gamma, self.lambda_)
         # As RLlib does, and Andrychowicz et al. 2021 (https://arxiv.org/abs/2006.05990) discuss: standardised over
         # the batch of the module.
         standardised = (advantages - advantages.mean()) / max(1e-4, advantages.std())
