@@ -244,14 +244,14 @@ def _worker_group(group: AgentGroup, goals: Goals) -> AgentGroup:
 
 
 def _managers(workers: Sequence[AgentGroup], goals: Goals) -> tuple[AgentGroup, ...]:
-    """For each group of workers one of managers."""
+    """For each group of workers one of managers, who see what they see."""
     return tuple(
-        AgentGroup(
+        replace(
+            group,
             name=f"{MANAGER}s_of_{group.name}",
             agents=tuple(f"{MANAGER}_of_{agent}" for agent in group.agents),
             observation_space=_features_of(group.observation_space),
             action_space=goals.space(),
-            tokens=group.tokens,
             counted=False,
         )
         for group in workers

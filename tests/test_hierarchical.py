@@ -11,6 +11,7 @@ from probes import learner_of
 
 from envs import default_config
 from envs.world import agents_per_step
+from marl_tune import selection
 from marl_tune.__main__ import main
 from marl_tune.build import algorithm_config, build_policy_map, build_world, module_configs, module_specs
 from marl_tune.config import compose, from_dict, to_dict
@@ -18,6 +19,7 @@ from marl_tune.errors import ConfigError
 from marl_tune.evaluation import evaluate_modules
 from marl_tune.overrides import apply
 from marl_tune.plan import plan_lines
+from marl_tune.schema import SharingConfig
 from marl_tune.validate import check_trial, validate
 
 ON = ("sharing=hierarchical", "sharing.interval=3")
@@ -217,6 +219,14 @@ def test_they_are_learned_from(base, world):
     assert np.isfinite([values["total_loss"] for name, values in learners.items() if name != "__all_modules__"]).all()
 
 
+def test_the_scripted_policy_plays_without_managers(base):
+    """What a sweep's winner is compared with."""
+    bare = dataclasses.replace(base, sharing=SharingConfig("parameter_sharing", {}))
+    seeds = range(3)
+    assert selection._baseline(base, base, seeds) == selection._baseline(bare, bare, seeds)
+
+
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["+experiment=debug", "search=none", "logger.progress=off", f"results_dir={tmp_path / 'results'}"]
