@@ -52,6 +52,8 @@ class AgentGroup:
     # the per-direction entries of the observation, if it has any
     positions: tuple[int, ...] | None = None
     # the entries of a 1-D observation that are the agent's own position, one per axis, in the observation's own unit
+    counted: bool = True
+    # whether its rewards are part of the returns that are reported; false for agents that a wrapper adds to a world
 
 
 @dataclass
@@ -92,6 +94,8 @@ class World(ABC):
     # array after each step and reset. None: all agents of a copy act in all its steps, and end with it
     own_state_space: gym.spaces.Box | None = None
     # space of a copy's `own_state`, in a world that gives one
+    least_acting: int = 0
+    # where `acting` is not None: agents of a copy that are sure to act in each of its steps
 
     @abstractmethod
     def __init__(self, config: Any, num_envs: int = 1): ...
@@ -164,6 +168,11 @@ class World(ABC):
         says it in fewer numbers. The number of the step is not in it: truncation is no end."""
         raise NotImplementedError(f"{type(self).__name__} has an own_state_space and no own_state")
 
+    def mean_acting(self) -> float | None:
+        """Agents of one copy that act in a step, on average; None where the first step of an episode shows it. The
+        world may be reset to see who does."""
+        return None
+
     def close(self) -> None:  # noqa: B027  most worlds hold nothing but memory
         """Releases what the world holds; it cannot be used afterwards. May be called again."""
 
@@ -174,10 +183,14 @@ class World(ABC):
         self.close()
 
 
-def agents_per_step(world: World) -> int:
-    """Agents of one copy that act in a step, at the start of an episode; the world is reset to see who does."""
+def agents_per_step(world: World) -> float:
+    """Agents of one copy that act in a step: on average where the world knows that, else at the start of an episode;
+    the world is reset to see who does."""
     if world.acting is None:
         return sum(len(group.agents) for group in world.groups)
+    mean = world.mean_acting()
+    if mean is not None:
+        return mean
     world.reset([0] * world.num_envs)
     return int(sum(acting[0].sum() for acting in world.acting.values()))
 

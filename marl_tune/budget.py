@@ -11,15 +11,17 @@ def num_copies(sweep: SweepConfig) -> int:
     return sweep.cluster.num_envs_per_env_runner * max(1, sweep.cluster.num_env_runners)
 
 
-def fragment_length(sweep: SweepConfig, agents: int) -> int:
+def fragment_length(sweep: SweepConfig, agents: float) -> int:
     """Steps of each copy in one iteration: together at least `algorithm.train_batch_size` agent-steps where so many
-    agents of a copy act in each step."""
-    return math.ceil(sweep.algorithm.train_batch_size / (num_copies(sweep) * agents))
+    agents of a copy act in each step, on average."""
+    steps = sweep.algorithm.train_batch_size / (num_copies(sweep) * agents)
+    return math.ceil(round(steps, 6))  # 400 / (5 x 5.3333) are 15 steps, not the 16 that floats make of it
 
 
-def world_steps_per_learner(sweep: SweepConfig, agents: int) -> int:
-    """Steps of the world in one iteration, a learner: what RLlib counts as a batch where agents take turns or die."""
-    return fragment_length(sweep, agents) * num_copies(sweep) // max(1, sweep.cluster.num_learners)
+def counted_batch(sweep: SweepConfig, agents: float, least: int) -> int:
+    """What RLlib counts as a batch, a learner, where not all agents act in all steps: what every fragment is sure to
+    hold, which is the steps of the `least` agents that act in each step, or where there is none the world's steps."""
+    return fragment_length(sweep, agents) * num_copies(sweep) * max(1, least) // max(1, sweep.cluster.num_learners)
 
 
 def max_iterations(sweep: SweepConfig) -> int | None:

@@ -12,12 +12,13 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-import envs
 import modules
+from envs.hierarchy import MANAGER
 from envs.world import DirectionTokens, World, agents_per_step
-from marl_tune.budget import fragment_length, world_steps_per_learner
+from marl_tune.budget import counted_batch, fragment_length
 from marl_tune.critic_loss import CriticSettings
 from marl_tune.env_runner import WITH_STATE, BatchedEnvRunner
+from marl_tune.hierarchy import make_world
 from marl_tune.learner import (
     CENTRAL_CRITIC,
     COMPILE,
@@ -33,6 +34,7 @@ from marl_tune.rllib_runner import RllibEnvRunner
 from marl_tune.roles import LEARNING, role_algorithms, role_modules
 from marl_tune.schema import PpoConfig, SweepConfig
 from marl_tune.schema_critic import SharedCriticConfig, critic_settings
+from marl_tune.schema_hierarchy import HierarchicalConfig
 from marl_tune.sharing import CRITIC, module_of_agents
 from modules.central_critic import CentralCritic
 
@@ -40,8 +42,8 @@ RUNNERS = {"batched": BatchedEnvRunner, "rllib": RllibEnvRunner}
 
 
 def build_world(sweep: SweepConfig, num_envs: int) -> World:
-    """B copies of the sweep's world."""
-    return envs.make_world(sweep.env, num_envs)
+    """B copies of the sweep's world, with what its sharing scheme adds to it."""
+    return make_world(sweep, num_envs)
 
 
 def build_policy_map(sweep: SweepConfig, world: World) -> PolicyMap:
@@ -53,8 +55,8 @@ def module_configs(sweep: SweepConfig, policy_map: PolicyMap) -> dict[str, dict[
     """Module id -> model config: settings, its role's changes, what the world says of its observations."""
     of_role, configs = role_modules(sweep), {}
     for module_id, agents in policy_map.modules.items():
-        settings = of_role.get(module_id, sweep.module)
         group = next(g for g in policy_map.groups if g.name == agents.groups[0])
+        settings = of_role.get(module_id if group.counted else MANAGER, sweep.module)
         configs[module_id] = dataclasses.asdict(settings) | {
             "tokens": _tokens(group.tokens),
             "positions": None if group.positions is None else list(group.positions),
@@ -106,7 +108,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
     """The AlgorithmConfig of one trial; every number in it comes from `sweep`."""
     with build_world(sweep, 1) as world:
         policy_map = build_policy_map(sweep, world)
-        num_agents, takes_turns = agents_per_step(world), world.acting is not None
+        num_agents, takes_turns, least = agents_per_step(world), world.acting is not None, world.least_acting
         critic = critic_specs(sweep, world)
     cluster = sweep.cluster
     module_ids = sorted(policy_map.modules)
@@ -155,11 +157,11 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
         )
     )
     config.training(**_training(sweep.algorithm, sweep.cluster.num_learners))
-    config.multi_agent(algorithm_config_overrides_per_module=_of_roles(sweep, config))
+    config.multi_agent(algorithm_config_overrides_per_module=_of_modules(sweep, policy_map, config))
     if takes_turns:
         # A fragment is an iteration, however many decisions it holds: RLlib would sample another one for those missing.
-        config.multi_agent(count_steps_by="env_steps")
-        config.train_batch_size_per_learner = world_steps_per_learner(sweep, num_agents)
+        config.multi_agent(count_steps_by="agent_steps" if least else "env_steps")
+        config.train_batch_size_per_learner = counted_batch(sweep, num_agents, least)
     return config
 
 
@@ -169,15 +171,19 @@ def trains(sweep: SweepConfig, module_id: str) -> bool:
     return role is None or role.trains
 
 
-def _of_roles(sweep: SweepConfig, config: PPOConfig) -> dict[str, dict[str, Any]]:
-    """Module id -> what its role changes of the algorithm, by RLlib's names."""
-    return {
+def _of_modules(sweep: SweepConfig, policy_map: PolicyMap, config: PPOConfig) -> dict[str, dict[str, Any]]:
+    """Module id -> what is its own of the algorithm's settings, by RLlib's names: of roles, and of managers."""
+    of_roles = {
         role: {
             **{name: getattr(algorithm, name) for name in LEARNING if name != REWARD_SCALE},
             "learner_config_dict": config.learner_config_dict | {REWARD_SCALE: algorithm.reward_scale},
         }
         for role, algorithm in role_algorithms(sweep).items()
     }
+    if not isinstance(sweep.sharing, HierarchicalConfig) or sweep.sharing.manager_gamma is None:
+        return of_roles
+    managers = [group.name for group in policy_map.groups if not group.counted]
+    return of_roles | {manager: {"gamma": sweep.sharing.manager_gamma} for manager in managers}
 
 
 def _training(algorithm: PpoConfig, num_learners: int) -> dict[str, Any]:

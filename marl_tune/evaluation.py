@@ -25,7 +25,7 @@ class Evaluation:
     """Returns (extrinsic, undiscounted) and metrics of the played episodes, in the order of their seeds."""
 
     seeds: list[int]
-    returns: dict[str, np.ndarray]  # agent -> (episodes,)
+    returns: dict[str, np.ndarray]  # agent -> (episodes,); of groups that count
     lengths: np.ndarray  # (episodes,)
     metrics: dict[str, np.ndarray]  # the world's own: name -> (episodes,)
 
@@ -105,14 +105,15 @@ def play(world: World, player: Player, seeds: Sequence[int]) -> Evaluation:
     copies = world.num_envs
     running = np.ones(copies, dtype=bool)
     lengths = np.zeros(copies, dtype=np.int64)
-    totals = {group.name: np.zeros((copies, len(group.agents))) for group in world.groups}
+    counted = [group for group in world.groups if group.counted]
+    totals = {group.name: np.zeros((copies, len(group.agents))) for group in counted}
     metrics: dict[str, np.ndarray] = {}
     while running.any():
         step = world.step(player.act(observations))
         observations = step.observations
         lengths += running
-        for name, rewards in step.rewards.items():
-            totals[name][running] += rewards[running]
+        for name, total in totals.items():
+            total[running] += step.rewards[name][running]
         done = np.flatnonzero(step.terminated | step.truncated)
         ended = done[running[done]]
         if len(ended):
@@ -121,7 +122,7 @@ def play(world: World, player: Player, seeds: Sequence[int]) -> Evaluation:
             running[ended] = False
         if len(done) and running.any():  # a copy that is done must not be stepped: it begins an episode not counted
             observations = world.reset(copies=done)
-    returns = {agent: totals[g.name][:, i] for g in world.groups for i, agent in enumerate(g.agents)}
+    returns = {agent: totals[g.name][:, i] for g in counted for i, agent in enumerate(g.agents)}
     whole = {name: values for name, values in metrics.items() if not np.isnan(values).any()}  # of every episode
     return Evaluation(list(seeds), returns, lengths, whole | group_returns(world.groups, returns))
 

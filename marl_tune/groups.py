@@ -10,12 +10,14 @@ import modules
 from marl_tune.errors import unknown
 from marl_tune.schema import ClusterConfig, LoggerConfig, PpoConfig, SharingConfig
 from marl_tune.schema_critic import MappoConfig, SharedCriticConfig
+from marl_tune.schema_hierarchy import HierarchicalConfig
 from marl_tune.schema_search import AshaConfig, OptunaConfig, Pb2Config, PbtConfig, SearchConfig
 
 OPTIONS: Mapping[str, Mapping[str, type]] = {
     "sharing": {
-        **dict.fromkeys(("parameter_sharing", "independent", "roles"), SharingConfig),
+        **dict.fromkeys(SharingConfig.NAMES, SharingConfig),
         "shared_critic": SharedCriticConfig,
+        "hierarchical": HierarchicalConfig,
     },
     "algorithm": {"ppo": PpoConfig, "mappo": MappoConfig},
     "search": {

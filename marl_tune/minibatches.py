@@ -19,8 +19,8 @@ def minibatches(
     """Yields minibatches of every module's batch, epoch by epoch, and which modules' last one it is.
 
     Args:
-        batches: module id -> columns; rows (R, ...) or, with a loss mask, sequences or teams (S, T, ...), or states of a
-            critic of A agents (R, A), which stay whole.
+        batches: module id -> columns; rows (R, ...) or, with a loss mask, sequences or teams (S, T, ...), or states of
+            a critic of A agents (R, A), which stay whole.
         num_epochs: passes over the batch.
         minibatch_size: agent-steps of a module in one minibatch; None takes the batch whole. A remainder is spread
             over the minibatches, so that all of an epoch's are about as large and none is tiny.

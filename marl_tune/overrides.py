@@ -11,6 +11,7 @@ from marl_tune.errors import ConfigError, invalid, suggestion, unknown
 from marl_tune.groups import SWAPPABLE
 from marl_tune.roles import LEARNING, check_roles
 from marl_tune.schema import SweepConfig
+from marl_tune.schema_hierarchy import HierarchicalConfig
 
 # Settings that belong to the whole sweep (its search, machines, folders, judges) are the same for each of its trials.
 TRIAL_CLUSTER_KEYS = ("num_envs_per_env_runner", "rollout", "torch_threads", "torch_compile", "precision")
@@ -47,13 +48,13 @@ def is_live(sweep: SweepConfig, key: str) -> bool:
     """Whether a running trial can take a new value of `key`, as population based training needs.
 
     Live: every number of the algorithm; what an environment does not mark as structural (agents, spaces); what a module
-    marks as live; the same of a role. Not live: what decides which parts are built, such as a group, a layer's size or
-    the seed.
+    or a sharing scheme marks as live; the same of a role. Not live: what decides which parts are built, such as a
+    group, a layer's size or the seed.
     """
     if of_role := re.fullmatch(r"sharing\.roles\.[^.]+\.(?:(module\..+)|(.+))", key):
         return is_live(sweep, of_role[1]) if of_role[1] else of_role[2] in LEARNING
     section, _, name = key.partition(".")
-    if section not in ("algorithm", "env", "module") or name in ("", "name"):
+    if section not in ("algorithm", "env", "module", "sharing") or name in ("", "name"):
         return False
     if section == "algorithm":
         return name in field_types(type(sweep.algorithm))
@@ -81,6 +82,8 @@ def trial_keys(sweep: SweepConfig) -> list[str]:
         keys += _leaves(getattr(sweep, section), section)
     for role in sweep.sharing.roles:
         keys += [f"sharing.roles.{role}.{key}" for key in (*LEARNING, *_leaves(sweep.module, "module"))]
+    if isinstance(sweep.sharing, HierarchicalConfig):
+        keys += _leaves(sweep.module, "sharing.manager_module")
     return keys + [f"cluster.{name}" for name in TRIAL_CLUSTER_KEYS]
 
 

@@ -110,13 +110,13 @@ def _resource_lines(sweep: SweepConfig, there: Resources | None) -> list[str]:
     return [f"{line}; {given.cpus:g} CPU and {given.gpus:g} GPU are there: {at_once} at once"]
 
 
-def _arithmetic(sweep: SweepConfig, agents: int) -> str:
+def _arithmetic(sweep: SweepConfig, agents: float) -> str:
     steps, copies = fragment_length(sweep, agents), num_copies(sweep)
-    batch, minibatch = steps * copies * agents, sweep.algorithm.minibatch_size
+    batch, minibatch = round(steps * copies * agents), sweep.algorithm.minibatch_size
     per_epoch = max(1, round(batch / max(1, sweep.cluster.num_learners) / minibatch))
     epochs = sweep.algorithm.num_epochs
     return (
-        f"{copies} copies x {steps} steps x {agents} agents = {batch:,} agent-steps an iteration; "
+        f"{copies} copies x {steps} steps x {agents:g} agents = {batch:,} agent-steps an iteration; "
         f"{epochs} epochs x {per_epoch} minibatches = {epochs * per_epoch} gradient steps "
         "(of one shared module; independent ones share it out)"
     )
@@ -139,7 +139,7 @@ def _bytes(space: gym.Space) -> int:
     return int(np.prod(space.shape or ())) * np.dtype(space.dtype).itemsize
 
 
-def _limits(sweep: SweepConfig, agents: int) -> str:
+def _limits(sweep: SweepConfig, agents: float) -> str:
     limits = {k: v for k, v in dataclasses.asdict(sweep.stop).items() if v is not None}
     text = ", ".join(f"{name} {value}" for name, value in limits.items())
     iterations = max_iterations(sweep)

@@ -45,6 +45,7 @@ class PolicyMap:
         self.choices = {agent: (ids,) if isinstance(ids, str) else tuple(ids) for agent, ids in module_of.items()}
         self.draw = draw
         self.agents = [agent for group in self.groups for agent in group.agents]
+        self.counted = [agent for group in self.groups if group.counted for agent in group.agents]
         serves: dict[str, list[AgentGroup]] = {}
         for group in self.groups:
             for agent in group.agents:

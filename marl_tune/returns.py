@@ -13,6 +13,7 @@ def group_returns(groups: Sequence[AgentGroup], returns: Mapping[str, Any]) -> d
     Args:
         returns: agent -> return of an episode, or of several.
     """
-    if len(groups) == 1:
+    counted = [group for group in groups if group.counted]
+    if len(counted) == 1:
         return {}
-    return {f"{g.name}_return_mean": sum(returns[agent] for agent in g.agents) / len(g.agents) for g in groups}
+    return {f"{g.name}_return_mean": sum(returns[agent] for agent in g.agents) / len(g.agents) for g in counted}

@@ -3,10 +3,12 @@
 import dataclasses
 from typing import Any
 
+from envs.hierarchy import MANAGER
 from marl_tune.convert import build
 from marl_tune.errors import ConfigError, invalid
 from marl_tune.policy_folder import find_policy
 from marl_tune.schema import PpoConfig, RoleConfig, SweepConfig
+from marl_tune.schema_hierarchy import HierarchicalConfig
 from modules.schemas import SharedEncoderConfig
 
 LEARNING = tuple(
@@ -37,18 +39,21 @@ def _check_shared_encoder(key: str, role: RoleConfig) -> None:
 
 
 def role_modules(sweep: SweepConfig) -> dict[str, Any]:
-    """Role -> module dataclass, in the order in which the roles are tried; empty unless `sharing=roles`.
+    """Role -> module dataclass, in the order in which the roles are tried; empty where all have `module`.
 
-    `ConfigError` names the role's field, sharing.roles.<role>.module.<field>, where one is unknown or out of range.
+    Under `sharing=hierarchical` the one role is `manager`. `ConfigError` names the role's field, such as
+    sharing.roles.<role>.module.<field>, where one is unknown or out of range.
     """
-    return {name: _role_module(sweep.module, f"sharing.roles.{name}", role.module)
+    if isinstance(sweep.sharing, HierarchicalConfig):
+        return {MANAGER: _changed_module(sweep.module, "sharing.manager_module", sweep.sharing.manager_module)}
+    return {name: _changed_module(sweep.module, f"sharing.roles.{name}.module", role.module)
             for name, role in sweep.sharing.roles.items()}  # fmt: skip
 
 
-def _role_module(module: Any, role: str, changes: dict[str, Any]) -> Any:
+def _changed_module(module: Any, key: str, changes: dict[str, Any]) -> Any:
     if "name" in changes:
-        raise ConfigError(f"{role}.module.name must be left out (the class is module.name), got {changes['name']!r}")
-    return _changed(module, changes, "module", f"{role}.module")
+        raise ConfigError(f"{key}.name must be left out (the class is module.name), got {changes['name']!r}")
+    return _changed(module, changes, "module", key)
 
 
 def role_algorithms(sweep: SweepConfig) -> dict[str, Any]:

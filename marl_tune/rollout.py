@@ -31,7 +31,7 @@ class EpisodeRecord:
     id: str
     copy: int
     length: int
-    returns: dict[str, float]  # agent -> return
+    returns: dict[str, float]  # agent -> return; of groups that count
     module_returns: dict[str, float]  # module -> sum over the agents that it acted for
     metrics: dict[str, float]  # the world's own
     seconds: float
@@ -204,7 +204,9 @@ class Rollout:
             for column, (agent, module_id) in enumerate(
                 zip(group.agents, self._modules[copy][group.name], strict=True)
             ):
-                returns[agent] = float(self._returns[group.name][copy, column])
-                of_modules[module_id] += returns[agent]
+                earned = float(self._returns[group.name][copy, column])
+                of_modules[module_id] += earned
+                if group.counted:
+                    returns[agent] = earned
         length = int(self.episode_step[copy])
         return EpisodeRecord(self._episode_ids[copy], copy, length, returns, of_modules, metrics, seconds)

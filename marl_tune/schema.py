@@ -8,7 +8,7 @@ object is made (`ConfigError`: key, rule, value); rules over several keys are in
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from marl_tune.checks import above, at_least, named, one_of, within, word
 from marl_tune.errors import ConfigError, invalid
@@ -44,13 +44,15 @@ class RoleConfig:
 
 @dataclass
 class SharingConfig:
-    """Which agents act by which module."""
+    """Which agents act by which module. Schemes with settings of their own have a subclass."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ("parameter_sharing", "independent", "roles")
 
     name: str  # parameter_sharing: one module a group; independent: one an agent; roles: one a role
     roles: dict[str, RoleConfig]  # name of a role (and its module) -> role, tried in this order; {} but under roles
 
     def __post_init__(self) -> None:
-        one_of("sharing.name", self.name, ("parameter_sharing", "independent", "roles"))
+        one_of("sharing.name", self.name, self.NAMES)
         if self.name != "roles" and len(self.roles) > 0:
             raise invalid("sharing.roles", f"be empty under sharing={self.name}", sorted(self.roles))
         if self.name == "roles" and len(self.roles) == 0:

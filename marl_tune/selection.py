@@ -14,7 +14,6 @@ import yaml
 
 import envs
 from marl_tune import checkpoint, convert
-from marl_tune.build import build_world
 from marl_tune.callbacks import flat_metrics
 from marl_tune.evaluation import Evaluation, evaluate_checkpoint, play
 from marl_tune.results import RunFolder, write_json, write_text
@@ -165,6 +164,6 @@ def _baseline(trained: SweepConfig, sweep: SweepConfig, seeds: Sequence[int]) ->
     if trained.env.name not in envs.BASELINES:
         return None
     name = envs.BASELINES[trained.env.name].rsplit(":", 1)[-1]
-    with build_world(trained, len(seeds)) as world:
+    with envs.make_world(trained.env, len(seeds)) as world:  # without what a sharing scheme adds to it
         evaluation = play(world, envs.baseline_class(trained.env.name)(world), seeds)
     return {"name": name, **describe(evaluation, sweep.search.metric, sweep.selection)}

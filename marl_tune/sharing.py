@@ -58,11 +58,19 @@ def _matches(patterns: Sequence[str], agent: str, group: str) -> bool:
     return any(fnmatchcase(agent, p) or fnmatchcase(group, p) for p in patterns)
 
 
+def hierarchical(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]:
+    """Workers as under `parameter_sharing`; one module for each group of managers, named as the group."""
+    workers = [group for group in groups if group.counted]
+    managers = {agent: group.name for group in groups if not group.counted for agent in group.agents}
+    return parameter_sharing(workers, config) | managers
+
+
 SHARING: dict[str, Callable[[Sequence[AgentGroup], SharingConfig], dict[str, str]]] = {
     "parameter_sharing": parameter_sharing,
     "independent": independent,
     "roles": roles,
     "shared_critic": shared_critic,
+    "hierarchical": hierarchical,
 }
 
 

@@ -14,6 +14,7 @@ from ray import tune
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
     ENV_RUNNER_RESULTS,
+    EPISODE_AGENT_RETURN_MEAN,
     EPISODE_LEN_MEAN,
     EPISODE_RETURN_MEAN,
     LEARNER_RESULTS,
@@ -135,7 +136,7 @@ class Trial(tune.Trainable):
         """One that has heard of no episode; None where nobody asks, or RLlib's runner does not tell of each."""
         if self._sweep.breakthroughs is None or self._sweep.cluster.rollout == "rllib":
             return None
-        agents = self._algorithm.env_runner_group.local_env_runner.policy_map.agents
+        agents = self._algorithm.env_runner_group.local_env_runner.policy_map.counted
         return BreakthroughDetector(self._sweep.breakthroughs, agents)
 
     def _look_for_breakthroughs(self, sampled: dict[str, Any]) -> dict[str, Any]:
@@ -195,10 +196,9 @@ def trial_number(trial_id: str) -> int:
 
 
 def _returns(sampled: dict[str, Any]) -> dict[str, float]:
-    """Both returns. Tune refuses a result without the metric; NaN says that no episode has ended yet."""
-    team = float(sampled.get(EPISODE_RETURN_MEAN, math.nan))
-    agents = len(sampled["num_agent_steps_sampled"])
-    return {RETURN_MEAN_AGENT: team / agents, RETURN_SUM_TEAM: team}
+    """Both returns, of agents that count. Tune refuses a result without the metric; NaN: no episode has ended yet."""
+    team, of_agents = float(sampled.get(EPISODE_RETURN_MEAN, math.nan)), sampled.get(EPISODE_AGENT_RETURN_MEAN, {})
+    return {RETURN_MEAN_AGENT: team / len(of_agents) if of_agents else math.nan, RETURN_SUM_TEAM: team}
 
 
 def _episodes(sampled: dict[str, Any], learners: dict[str, dict[str, float]]) -> dict[str, float]:

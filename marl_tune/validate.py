@@ -1,18 +1,19 @@
 """Rules over several settings, checked once before anything starts. Each raises `ConfigError`: key, value, rule."""
 
+import math
 import os
 from pathlib import Path
-from typing import Any
 
-import envs
 from envs.world import agents_per_step
 from marl_tune.breakthroughs import COUNT, FREQUENCY
-from marl_tune.budget import asha_max_t, max_iterations, num_copies, world_steps_per_learner
+from marl_tune.budget import asha_max_t, counted_batch, max_iterations, num_copies
 from marl_tune.errors import ConfigError, invalid
+from marl_tune.hierarchy import make_world
 from marl_tune.resources import check_cluster, machine_resources
 from marl_tune.roles import check_roles
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_critic import check_critic
+from marl_tune.schema_hierarchy import HierarchicalConfig
 from marl_tune.schema_search import AshaConfig, PopulationConfig
 from marl_tune.space import parse
 from marl_tune.validate_communication import check_communication
@@ -40,17 +41,18 @@ def check_trial(sweep: SweepConfig) -> None:
     if algorithm.minibatch_size > per_learner:
         rule = f"be at most algorithm.train_batch_size a learner ({per_learner})"
         raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
-    agents, takes_turns = _agents(sweep.env)
-    a_step = num_copies(sweep) * agents
+    agents, takes_turns, least = _agents(sweep)
+    a_step = math.ceil(round(num_copies(sweep) * agents, 6))
     if algorithm.train_batch_size < a_step:
         rule = (
             f"be at least {a_step}, one step of every agent (cluster.num_envs_per_env_runner x "
-            f"cluster.num_env_runners x {agents} agents)"
+            f"cluster.num_env_runners x {agents:g} agents)"
         )
         raise invalid("algorithm.train_batch_size", rule, algorithm.train_batch_size)
-    world_steps = world_steps_per_learner(sweep, agents)
-    if takes_turns and algorithm.minibatch_size > world_steps:
-        rule = f"be at most {world_steps}, the steps of the world a learner: RLlib counts these where agents may die"
+    counted = counted_batch(sweep, agents, least)
+    if takes_turns and algorithm.minibatch_size > counted:
+        what = f"steps of the {least} agents that act in each" if least else "steps of the world"
+        rule = f"be at most {counted}, the {what} a learner: RLlib counts these where not all act in all steps"
         raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
     if getattr(sweep.env, "workers", 0) > cluster.num_envs_per_env_runner:
         rule = f"be at most cluster.num_envs_per_env_runner ({cluster.num_envs_per_env_runner})"
@@ -62,28 +64,33 @@ def check_trial(sweep: SweepConfig) -> None:
         rule = "be at most 1 under module=shared_encoder, whose policies are trained by one optimizer"
         raise invalid("cluster.num_learners", rule, cluster.num_learners)
     check_communication(sweep)
+    if cluster.rollout == "rllib" and isinstance(sweep.sharing, HierarchicalConfig):
+        rule = "be batched under sharing=hierarchical: RLlib's runner counts the managers' rewards in its returns"
+        raise invalid("cluster.rollout", rule, cluster.rollout)
     sequence = getattr(sweep.module, "max_seq_len", 1)
     if algorithm.minibatch_size < sequence:
         rule = f"hold at least one sequence of module.max_seq_len ({sequence}) agent-steps"
         raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
 
 
-def _agents(env: Any) -> tuple[int, bool]:
-    """Agents of one copy that act in a step, and whether they take turns, die or join; asked of the world itself where
-    its settings do not say."""
-    if hasattr(env, "n_agents"):
-        return env.n_agents, False
-    if repr(env) not in _KNOWN_AGENTS:
+def _agents(sweep: SweepConfig) -> tuple[float, bool, int]:
+    """Agents of one copy that act in a step, whether not all act in all steps, and then how many are sure to; asked of
+    the world itself where its settings do not say."""
+    env, managed = sweep.env, isinstance(sweep.sharing, HierarchicalConfig)
+    if hasattr(env, "n_agents") and not managed:
+        return env.n_agents, False, 0
+    key = f"{env!r} {sweep.sharing!r}" if managed else repr(env)
+    if key not in _KNOWN_AGENTS:
         try:
-            with envs.make_world(env) as world:
-                _KNOWN_AGENTS[repr(env)] = agents_per_step(world), world.acting is not None
+            with make_world(sweep) as world:
+                _KNOWN_AGENTS[key] = agents_per_step(world), world.acting is not None, world.least_acting
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    return _KNOWN_AGENTS[repr(env)]
+    return _KNOWN_AGENTS[key]
 
 
 # settings -> what `_agents` says: a search asks again for each of its corners
-_KNOWN_AGENTS: dict[str, tuple[int, bool]] = {}
+_KNOWN_AGENTS: dict[str, tuple[float, bool, int]] = {}
 
 
 def check_search(sweep: SweepConfig) -> None:

@@ -1,0 +1,25 @@
+"""Where `sharing=hierarchical` meets the world: the sweep's world, with managers where the sharing scheme has them."""
+
+import envs
+from envs.hierarchy import Goals, Hierarchy
+from envs.world import World
+from marl_tune.errors import ConfigError
+from marl_tune.schema import SweepConfig
+from marl_tune.schema_hierarchy import HierarchicalConfig
+
+
+def make_world(sweep: SweepConfig, num_envs: int = 1) -> World:
+    """B copies of the sweep's world.
+
+    Raises:
+        ConfigError: where managers are wanted and the world has no place for them.
+        ValueError: where the world itself refuses its settings.
+    """
+    world, sharing = envs.make_world(sweep.env, num_envs), sweep.sharing
+    if not isinstance(sharing, HierarchicalConfig):
+        return world
+    try:
+        return Hierarchy(world, sharing.interval, Goals(sharing.goals, sharing.goal_dim), sharing.manager == "team")
+    except ValueError as error:
+        world.close()
+        raise ConfigError(f"sharing=hierarchical: {error}") from error
