@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from envs.curriculum import curriculum_of
 from marl_tune.convert import build, field_types
 from marl_tune.errors import ConfigError, invalid, suggestion, unknown
 from marl_tune.groups import SWAPPABLE
@@ -46,14 +47,18 @@ def is_live(sweep: SweepConfig, key: str) -> bool:
     """Whether a running trial can take a new value of `key`, as population based training needs.
 
     Live: every number of the algorithm; what an environment does not mark as structural (agents, spaces); what a module
-    marks as live. Not live: what decides which parts are built, such as a group, a layer's size or the seed.
+    or a curriculum marks as live. Not live: what decides which parts are built, such as a group, a layer's size or the
+    seed.
     """
     section, _, name = key.partition(".")
     if section not in ("algorithm", "env", "module") or name in ("", "name"):
         return False
     if section == "algorithm":
         return name in field_types(type(sweep.algorithm))
-    fields = {field.name: field for field in dataclasses.fields(getattr(sweep, section))}
+    part = getattr(sweep, section)
+    if section == "env" and name.startswith("curriculum.") and curriculum_of(part) is not None:
+        section, part, name = "curriculum", curriculum_of(part), name.removeprefix("curriculum.")
+    fields = {field.name: field for field in dataclasses.fields(part)}
     if name not in fields:
         return False
     if section == "env":

@@ -14,6 +14,7 @@ from marl_tune.roles import role_modules
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_search import AshaConfig, PopulationConfig
 from marl_tune.space import parse
+from marl_tune.stages import check_stages
 from marl_tune.validate_space import check_space
 
 
@@ -58,6 +59,7 @@ def check_trial(sweep: SweepConfig) -> None:
     if algorithm.minibatch_size < sequence:
         rule = f"hold at least one sequence of module.max_seq_len ({sequence}) agent-steps"
         raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
+    check_stages(sweep, check_trial)
 
 
 def _agents(env: Any) -> tuple[int, bool]:
