@@ -25,7 +25,8 @@ class CurriculumConfig:
     threshold: float | list[float] = field(metadata={"live": True})
     # mean of `metric` from which on a stage is left for the next: one for all stages, or one for each
     episodes: int = field(metadata={"live": True})
-    # newest finished episodes of the present stage that the mean is taken of, >= 1; with fewer no stage is left
+    # newest finished episodes of the present stage that the mean is taken of, >= 1; with fewer, or while a copy of the
+    # world has not ended its first episode in the stage, no stage is left
     metric: str = "return_mean_agent"
     # number of an iteration's result, as progress.csv names it, of which more is better
     fall_back: float | None = field(default=None, metadata={"live": True})

@@ -19,6 +19,7 @@ from marl_tune.errors import unknown
 
 CURRICULUM = "curriculum"  # key of a result that holds what `Curriculum.numbers` returns
 STAGE, STAGES_LEFT = "curriculum/stage", "curriculum/stages_left"  # two of these, by their names in every log
+COPY = "copy"  # beside the metrics of finished episodes: the number of each one's copy of the world
 STAGE_CHANGE = "stage_change"  # key of a result after which the stage changes: a `StageChange` as a dict
 OF_THE_WORLD_ITSELF = "evaluation/"  # metrics with this beginning are of the world itself, whatever the stage
 
@@ -36,20 +37,25 @@ class StageChange:
 class Curriculum:
     """The stage of one trial and the newest episodes that it is judged by.
 
-    Stages count from 0; the last, number `len(rules.stages)`, is the world itself.
+    Stages count from 0; the last, number `len(rules.stages)`, is the world itself. A stage is judged when the window is
+    full and every copy of the world has ended an episode in it: the first to end are the shortest, which in many worlds
+    are the successes.
 
     Args:
         rules: stages, metric, thresholds, window.
+        copies: copies of the world that the trial samples.
     """
 
-    def __init__(self, rules: CurriculumConfig):
-        self.rules = rules
+    def __init__(self, rules: CurriculumConfig, copies: int):
+        self.rules, self.copies = rules, copies
         self.stage = 0
         self._values: deque[float] = deque(maxlen=rules.episodes)  # of the present stage, oldest first
+        self._ended: set[int] = set()  # copies that have ended an episode in it
 
-    def add(self, values: Iterable[float]) -> None:
-        """Hears of the metric in the next finished episodes of the present stage."""
+    def add(self, values: Iterable[float], copies: Iterable[int]) -> None:
+        """Hears of the metric in the next finished episodes of the present stage, and of their copies' numbers."""
         self._values.extend(values)
+        self._ended.update(copies)
 
     @property
     def mean(self) -> float:
@@ -62,11 +68,12 @@ class Curriculum:
         if change is not None:
             self.stage = change.entered
             self._values.clear()
+            self._ended.clear()
         return change
 
     def _change(self) -> StageChange | None:
         rules, stage, mean = self.rules, self.stage, self.mean
-        if len(self._values) < rules.episodes:
+        if len(self._values) < rules.episodes or len(self._ended) < self.copies:
             return None
         if stage < len(rules.stages) and mean >= rules.thresholds[stage]:
             return StageChange(stage, stage + 1, mean, rules.thresholds[stage])
@@ -87,12 +94,12 @@ class Curriculum:
         return numbers
 
     def get_state(self) -> dict[str, Any]:
-        """The stage and the window, in plain types; `set_state` takes it back."""
-        return {"stage": self.stage, "values": list(self._values)}
+        """The stage and its episodes so far, in plain types; `set_state` takes it back."""
+        return {"stage": self.stage, "values": list(self._values), "ended": sorted(self._ended)}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from an earlier `get_state`, perhaps of another trial with other thresholds."""
-        self.stage = state["stage"]
+        self.stage, self._ended = state["stage"], set(state["ended"])
         self._values.clear()
         self._values.extend(state["values"])
 
@@ -104,7 +111,7 @@ def values_of_episodes(
 
     Args:
         metric: its name in a result.
-        finished: of each env runner in turn, name -> (episodes,), what is measured episode by episode.
+        finished: of each env runner in turn, name -> (episodes,), what is measured episode by episode, and `COPY`.
         numbers: the result. One of its numbers that is not measured by episodes (such as an entropy, or an
             evaluation's) stands for each of the episodes that ended with it.
 
@@ -115,11 +122,12 @@ def values_of_episodes(
     if of_episodes:
         values = np.concatenate(of_episodes)
         return values[np.isfinite(values)].tolist()
-    ended = sum(len(next(iter(runner.values()))) for runner in finished)
+    ended = sum(len(runner[COPY]) for runner in finished)
     if metric in numbers:
         return [numbers[metric]] * ended if math.isfinite(numbers[metric]) else []
     if ended > 0 and not metric.startswith(OF_THE_WORLD_ITSELF):  # an evaluation is not made in every iteration
-        raise unknown("env.curriculum.metric", metric, {*numbers, *(name for runner in finished for name in runner)})
+        measured = {*numbers, *(name for runner in finished for name in runner)}
+        raise unknown("env.curriculum.metric", metric, measured - {COPY})
     return []
 
 

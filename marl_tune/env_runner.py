@@ -48,6 +48,7 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from envs.world import StateUnavailable
+from marl_tune.curriculum import COPY
 from marl_tune.fragment import bring_to_host
 from marl_tune.policy import Policies
 from marl_tune.policy_map import PolicyMap
@@ -240,6 +241,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if self.rollout is not None and self.rollout.finished:
             ended, number = len(self.rollout.finished), self.worker_index or 0
             of_episodes = _by_episode(self.rollout.finished)
+            of_episodes[COPY] += number * self.num_envs
             returns = np.fromiter(chain.from_iterable(r.returns.values() for r in self.rollout.finished), np.float64)
             self._recent.extend(self.rollout.finished)
             self.rollout.finished.clear()
@@ -321,14 +323,16 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
 
 def _by_episode(records: Sequence[EpisodeRecord]) -> dict[str, np.ndarray]:
-    """What a result has the means of, episode by episode: name in the result -> (episodes,), NaN where not measured."""
+    """What a result has the means of, episode by episode: name in the result -> (episodes,), NaN where not measured;
+    `COPY` -> its copy of the world."""
     teams = np.array([sum(record.returns.values()) for record in records])
     names = sorted({name for record in records for name in record.metrics})
     of_runners = {EPISODE_RETURN_MEAN: teams, EPISODE_LEN_MEAN: np.array([float(record.length) for record in records])}
     of_runners |= {name: np.array([record.metrics.get(name, math.nan) for record in records]) for name in names}
     agents = np.array([len(record.returns) for record in records])
     returns = {RETURN_MEAN_AGENT: teams / agents, RETURN_SUM_TEAM: teams}
-    return returns | {f"{ENV_RUNNER_RESULTS}/{name}": values for name, values in of_runners.items()}
+    named = {f"{ENV_RUNNER_RESULTS}/{name}": values for name, values in of_runners.items()}
+    return {COPY: np.array([record.copy for record in records])} | returns | named
 
 
 def forget_world(metrics: MetricsLogger, *section: str) -> None:

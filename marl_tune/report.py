@@ -233,6 +233,7 @@ class _Page:
         numeric = {key: all(_is_number(t.overrides.get(key, 0)) for t in self._ranked) for key in self._keys}
         heads = [("trial", False, ""), ("status", False, ""), ("score", True, self._data.metric)]
         heads += [(name, numeric[key], key) for key, name in self._keys.items()]
+        heads += [("stage", True, "of the curriculum in which it ended")] if self._data.stages else []
         heads += [("iterations", True, ""), ("agent-steps", True, ""), ("time", True, "of training")]
         heads += [("error", False, "")] if errors else []
         rows = []
@@ -241,6 +242,8 @@ class _Page:
             for key in self._keys:
                 value = trial.overrides.get(key)
                 cells.append(number_cell(value, format_value(value)) if numeric[key] else cell(format_value(value)))
+            stage = self._data.last_stage(trial.id)
+            cells += [number_cell(stage, "-" if stage is None else str(stage))] if self._data.stages else []
             cells.append(number_cell(trial.iterations, f"{trial.iterations:,}"))
             cells.append(number_cell(trial.agent_steps, f"{trial.agent_steps:,}"))
             cells.append(number_cell(trial.seconds, format_duration(trial.seconds)))

@@ -23,9 +23,10 @@ from ray.rllib.utils.metrics import (
 from envs.curriculum import curriculum_of
 from marl_tune import checkpoint, convert, lean, overrides
 from marl_tune.breakthroughs import EVENTS, BreakthroughDetector
+from marl_tune.budget import num_copies
 from marl_tune.build import algorithm_config
 from marl_tune.callbacks import flat_metrics
-from marl_tune.curriculum import CURRICULUM, STAGE_CHANGE, Curriculum, values_of_episodes
+from marl_tune.curriculum import COPY, CURRICULUM, STAGE_CHANGE, Curriculum, values_of_episodes
 from marl_tune.env_runner import (
     FINISHED_EPISODES,
     FINISHED_RETURNS,
@@ -97,7 +98,7 @@ class Trial(tune.Trainable):
         rules = curriculum_of(self._wanted.env)
         if rules is None:
             return None
-        curriculum = Curriculum(rules)
+        curriculum = Curriculum(rules, num_copies(self._wanted))
         if state is not None:
             curriculum.set_state(state)
         return curriculum
@@ -171,7 +172,8 @@ class Trial(tune.Trainable):
         if self._curriculum is None:
             return {}
         finished = _by_runner(sampled.get(FINISHED_EPISODES, []))
-        self._curriculum.add(values_of_episodes(self._curriculum.rules.metric, finished, flat_metrics(report)))
+        values = values_of_episodes(self._curriculum.rules.metric, finished, flat_metrics(report))
+        self._curriculum.add(values, (copy for runner in finished for copy in runner[COPY].tolist()))
         told: dict[str, Any] = {CURRICULUM: self._curriculum.numbers()}
         change = self._curriculum.judge()
         if change is None:

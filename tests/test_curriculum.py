@@ -10,7 +10,7 @@ import envs
 from envs.curriculum import CurriculumConfig, WorldConfig
 from marl_tune.config import compose
 from marl_tune.convert import from_dict, to_dict
-from marl_tune.curriculum import STAGE, STAGES_LEFT, Curriculum, StageChange, values_of_episodes
+from marl_tune.curriculum import COPY, STAGE, STAGES_LEFT, Curriculum, StageChange, values_of_episodes
 from marl_tune.errors import ConfigError
 from marl_tune.overrides import apply, is_live
 from marl_tune.plan import plan_lines
@@ -32,12 +32,12 @@ def rules(**changes):
 
 
 def heard(curriculum, *values):
-    curriculum.add(values)
+    curriculum.add(values, [0])
     return curriculum.judge()
 
 
 def test_a_stage_is_left_when_the_mean_of_a_full_window_reaches_the_threshold():
-    one = Curriculum(rules())
+    one = Curriculum(rules(), 1)
     assert heard(one, 9.0, 9.0) is None, "the window is not full"
     assert heard(one, -3.5) is None, "4.83 is below 5"
     assert heard(one, 9.5) == StageChange(left=0, entered=1, level=5.0, limit=5.0)
@@ -49,53 +49,66 @@ def test_a_stage_is_left_when_the_mean_of_a_full_window_reaches_the_threshold():
 
 
 def test_the_window_holds_the_newest_episodes():
-    one = Curriculum(rules())
-    one.add([100.0, 1.0, 2.0, 3.0])
+    one = Curriculum(rules(), 1)
+    one.add([100.0, 1.0, 2.0, 3.0], [0])
     assert one.mean == pytest.approx(2.0)
     assert one.judge() is None
 
 
+def test_every_copy_has_to_end_an_episode_in_the_stage():
+    one = Curriculum(rules(), 3)
+    one.add([9.0] * 8, [0, 2, 2])
+    assert one.judge() is None, "the longest episodes are still under way"
+    one.add([4.0], [1])
+    assert one.judge().entered == 1
+    one.add([9.0] * 8, [0, 2])
+    assert one.judge() is None, "that counts anew in the next"
+
+
 def test_a_threshold_for_each_stage():
-    one = Curriculum(rules(threshold=[1.0, 8.0]))
+    one = Curriculum(rules(threshold=[1.0, 8.0]), 1)
     assert heard(one, 1.0, 1.0, 1.0) == StageChange(0, 1, 1.0, 1.0)
     assert heard(one, 7.0, 7.0, 7.0) is None
     assert heard(one, 9.0, 9.0, 9.0) == StageChange(1, 2, 9.0, 8.0)
 
 
 def test_a_stage_is_fallen_back_from():
-    one = Curriculum(rules(fall_back=2.0))
+    one = Curriculum(rules(fall_back=2.0), 1)
     assert heard(one, 1.0, 1.0, 1.0) is None, "there is none before the first"
     assert heard(one, 5.0, 5.0, 5.0).entered == 1
     assert heard(one, 1.0, 1.0) is None, "the window is not full"
     assert heard(one, 4.0) is None, "2 is not below 2"
     assert heard(one, 0.9) == StageChange(left=1, entered=0, level=pytest.approx(5.9 / 3), limit=2.0)
-    assert Curriculum(rules()).rules.fall_back is None
+    assert Curriculum(rules(), 1).rules.fall_back is None
 
 
 def test_what_is_logged():
-    one = Curriculum(rules(threshold=[4.0, -1.0]))
+    one = Curriculum(rules(threshold=[4.0, -1.0]), 1)
     first = one.numbers()
     assert (first["stage"], first["stages_left"]) == (0, 2)
     assert math.isnan(first["mean"])
     assert "progress" not in first
-    one.add([2.0])
+    one.add([2.0], [0])
     assert one.numbers() == {"stage": 0, "stages_left": 2, "mean": 2.0, "progress": 0.5}
     heard(one, 9.0, 9.0)
-    one.add([-2.0])
+    one.add([-2.0], [0])
     assert one.numbers() == {"stage": 1, "stages_left": 1, "mean": -2.0}, "-2 is no share of -1"
 
 
 def test_state_comes_back_under_other_thresholds():
-    one, other = Curriculum(rules()), Curriculum(rules(threshold=6.0, episodes=2))
+    one, other = Curriculum(rules(), 1), Curriculum(rules(threshold=6.0, episodes=2), 1)
     heard(one, 9.0, 9.0, 9.0)
-    one.add([4.0, 5.0, 6.0])
+    one.add([4.0, 5.0, 6.0], [0])
     other.set_state(one.get_state())
     assert (other.stage, other.mean) == (1, 5.5)
     assert other.judge() is None
 
 
 def test_the_metric_of_each_episode():
-    finished = [{"return_mean_agent": np.array([1.0, math.nan])}, {"return_mean_agent": np.array([3.0])}]
+    finished = [
+        {COPY: np.array([0, 1]), "return_mean_agent": np.array([1.0, math.nan])},
+        {COPY: np.array([5]), "return_mean_agent": np.array([3.0])},
+    ]
     assert values_of_episodes("return_mean_agent", finished, {"return_mean_agent": 7.0}) == [1.0, 3.0]
     assert values_of_episodes("learners/shared/entropy", finished, {"learners/shared/entropy": 0.5}) == [0.5] * 3
     assert values_of_episodes("learners/shared/entropy", [], {"learners/shared/entropy": 0.5}) == []

@@ -1,6 +1,7 @@
 """A curriculum in a trial: policies carry over, pauses and copies go on in their stage, a whole run shows it."""
 
 import csv
+import os
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,8 +94,11 @@ def test_a_stage_is_fallen_back_to_with_fewer_agents(trial):
         assert result["return_sum_team"] == pytest.approx((stage + 2) * result["return_mean_agent"])
 
 
-@pytest.mark.parametrize("words", [(FAST,), (FAST, "module=gru"), (FAST.replace("-100", "[-100,1000]"),)])
-@pytest.mark.parametrize("anew", [False, True], ids=["reset", "new process"])
+@pytest.mark.parametrize(
+    ("words", "anew"),
+    [((FAST,), True), ((FAST, "module=gru"), False), ((FAST.replace("-100", "[-100,1000]"),), True)],
+    ids=["a new trial", "a memory, in place", "within a stage"],
+)
 def test_a_paused_trial_goes_on_exactly_in_its_stage(trial, tmp_path, words, anew):
     """The checkpoint is of the moment in which a stage begins, or of the middle of one."""
     one = trial({"seed": 1}, *words)
@@ -280,3 +284,17 @@ def test_remote_runners_go_through_the_stages(trial):
         present = result["curriculum"]["stage"] + 2
         if not np.isnan(result["return_mean_agent"]):
             assert result["return_sum_team"] == pytest.approx(present * result["return_mean_agent"])
+
+
+@pytest.mark.slow
+def test_a_runner_that_dies_comes_back_into_the_present_stage(trial):
+    one = trial(None, FAST, "cluster.num_env_runners=2", "cluster.num_envs_per_env_runner=5")
+    while one.train()["curriculum"]["stage"] < 2:
+        pass
+    group = one._algorithm.env_runner_group
+    group.foreach_env_runner_async(lambda runner: os._exit(1), remote_worker_ids=[1])
+    restarts = 0
+    while restarts == 0 or group.num_healthy_remote_workers() < 2:
+        one.train()
+        restarts = group.num_remote_worker_restarts()
+    assert group.foreach_env_runner(lambda runner: len(runner.policy_map.agents)) == [4, 4, 4]
