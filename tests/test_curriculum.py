@@ -1,10 +1,12 @@
 """Curricula: when a stage is left, what a stage is, what is refused, and how results of different stages compare."""
 
+import io
 import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import envs
 from envs.curriculum import CurriculumConfig, WorldConfig
@@ -12,8 +14,12 @@ from marl_tune.config import compose
 from marl_tune.convert import from_dict, to_dict
 from marl_tune.curriculum import COPY, STAGE, STAGES_LEFT, Curriculum, StageChange, values_of_episodes
 from marl_tune.errors import ConfigError
+from marl_tune.live_state import Budget, SweepState
+from marl_tune.live_table import SweepTable
 from marl_tune.overrides import apply, is_live
 from marl_tune.plan import plan_lines
+from marl_tune.report_data import ReportData
+from marl_tune.results import RunFolder, TrialRecord
 from marl_tune.schema import PlateauConfig, StopConfig
 from marl_tune.selection import candidates
 from marl_tune.stages import stage_worlds
@@ -284,6 +290,30 @@ def test_a_new_stage_begins_a_plateau_anew():
     again = SweepStopper(StopConfig(None, None, None, None, plateau), "score", "max")
     again.set_state(stop.get_state())
     assert again("a", result(5, 1.0, 1, 0))
+
+
+def test_the_live_view_ranks_by_stage_and_shows_it():
+    state = SweepState("score", "max", [], Budget(1, None, None, None))
+    trial = SimpleNamespace(trial_id="a_00000", status="RUNNING", config={}, last_result=result(2, 1.0, 1, 0))
+    for one in (result(1, 9.0, 0, 1), trial.last_result):
+        state.add_result(trial, one)
+    assert (state.best.score, state.best.iteration) == (1.0, 2)
+    state.update([trial])
+    console = Console(file=io.StringIO(), width=120, color_system=None)
+    console.print(SweepTable("title", state, []))
+    head, row = [
+        line.split() for line in console.file.getvalue().splitlines() if "stage" in line or "running  " in line
+    ]
+    assert row[head.index("stage")] == "1"
+
+
+def test_the_report_ranks_by_stage():
+    data = ReportData(RunFolder("."), metric="score")
+    data.trials = [TrialRecord("a", "TERMINATED", {}, 9.0), TrialRecord("b", "TERMINATED", {}, 1.0)]
+    data.stages = {"a": [(10.0, 0.0)], "b": [(10.0, 0.0), (20.0, 1.0)]}
+    assert [trial.id for trial in data.ranked()] == ["b", "a"]
+    data.metric = "evaluation/score"
+    assert [trial.id for trial in data.ranked()] == ["a", "b"]
 
 
 def test_checkpoints_of_a_later_stage_are_the_better_candidates(tmp_path):
