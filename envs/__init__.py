@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from envs.curriculum import world_itself
 from envs.world import World
 
 ENVS: dict[str, str] = {
@@ -119,9 +120,12 @@ def default_config(name: str, **settings: Any) -> Any:
 def make_world(config: Any, num_envs: int = 1) -> World:
     """B = `num_envs` copies of the world that `config`, an instance of `config_class(config.name)`, describes.
 
+    Of the world itself: its curriculum is the trainer's business.
+
     Where the config asks for `workers`, so many processes, this one included, share the copies out among them: at most
     one process a copy. Close such a world when it has served.
     """
+    config = world_itself(config)
     make, workers = partial(env_class(config.name), config), min(getattr(config, "workers", 0), num_envs)
     if workers <= 1:
         return make(num_envs)

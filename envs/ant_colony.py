@@ -10,6 +10,7 @@ import numpy as np
 from envs import default_config
 from envs.ant_colony_render import draw_colony
 from envs.array_world import ArrayWorld
+from envs.curriculum import WorldConfig
 from envs.world import AgentGroup, DirectionTokens, Observations, Step
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ FAR = 1e6  # coordinate of an exhausted source: out of sight on any grid, and it
 
 
 @dataclass
-class AntColonyConfig:
+class AntColonyConfig(WorldConfig):
     """Rules of the ant colony. All but the structural fields can change between two episodes of a running trial."""
 
     name: str

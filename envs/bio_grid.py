@@ -9,6 +9,7 @@ import numpy as np
 
 from envs.array_world import ArrayWorld
 from envs.bio_grid_render import draw_grid
+from envs.curriculum import WorldConfig
 from envs.world import AgentGroup, DirectionTokens, Observations, Step
 
 GROUP = "agents"
@@ -21,7 +22,7 @@ ROUNDING = 1e-9  # share of a node's amount, or of a load, that sums of equal pa
 
 
 @dataclass
-class BioGridConfig:
+class BioGridConfig(WorldConfig):
     """Rules of the bio grid. All but the structural fields can change between two episodes of a running trial."""
 
     name: str

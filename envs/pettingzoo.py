@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs import snapshots
+from envs.curriculum import WorldConfig
 from envs.groups import checked_actions, group_agents, zero_observations
 from envs.pettingzoo_id import make_env, silenced
 from envs.pettingzoo_preprocessing import PreprocessConfig, preprocessed
@@ -23,7 +24,7 @@ PARTS = (gym.spaces.Box, gym.spaces.MultiBinary)  # spaces of which an observati
 
 
 @dataclass
-class PettingzooConfig:
+class PettingzooConfig(WorldConfig):
     """Which world, and where its copies run."""
 
     name: str

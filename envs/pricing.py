@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.array_world import ArrayWorld
+from envs.curriculum import WorldConfig
 from envs.pricing_equilibrium import MARKET_SIZE, collusion_index, equilibrium
 from envs.pricing_render import draw_market
 from envs.world import AgentGroup, Observations, Step
@@ -17,7 +18,7 @@ PROFIT_UNIT = 100.0  # profit that a reward of 1 stands for
 
 
 @dataclass
-class PricingConfig:
+class PricingConfig(WorldConfig):
     """Rules of the market. All but the structural fields can change between two episodes of a running trial."""
 
     name: str

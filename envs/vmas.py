@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.curriculum import WorldConfig
 from envs.groups import checked_actions, group_agents, zero_observations
 from envs.trees import copied, on_host, tree_map
 from envs.vmas_draws import draws_from
@@ -18,7 +19,7 @@ LANES = 64  # torch rounds differently where a batch is no multiple of its vecto
 
 
 @dataclass
-class VmasConfig:
+class VmasConfig(WorldConfig):
     """Which scenario, and how its agents act."""
 
     name: str

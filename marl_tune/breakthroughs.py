@@ -59,11 +59,15 @@ class BreakthroughDetector:
 
     def __init__(self, rules: BreakthroughConfig, agents: Sequence[str]):
         self.rules = rules
-        self.names = [TEAM, *agents] if len(agents) > 1 else [TEAM]
         self.episodes = 0  # heard of so far
         self.count = 0  # breakthroughs so far
+        self.begin_world(agents)
+
+    def begin_world(self, agents: Sequence[str]) -> None:
+        """Goes on in another world, with perhaps other agents: baselines begin anew, counts go on."""
+        self.names = [TEAM, *agents] if len(agents) > 1 else [TEAM]
         streams = len(self.names)
-        self._last = np.zeros((2 * rules.window, streams))  # newest episodes, oldest first
+        self._last = np.zeros((2 * self.rules.window, streams))  # newest episodes, oldest first
         self._age = np.zeros(streams, np.int64)  # episodes that count: the baseline's and the window's
         self._climbing = np.zeros(streams, bool)  # between a breakthrough and the end of its climb
         self._mean = np.zeros(streams)  # of the baseline; what it is relative to where that is empty
@@ -76,7 +80,7 @@ class BreakthroughDetector:
         streams = returns.sum(axis=1, keepdims=True)
         if len(self.names) > 1:
             streams = np.concatenate([streams, returns], axis=1)
-        if self.episodes == 0:
+        if not self._age.any():  # the first episodes of the world
             self._last[:] = streams[0]  # not 0, which may be far away: sums of squares would lose digits
         block = _Block(np.concatenate([self._last, streams]), self.rules.window)
         found = self._follow(block)

@@ -149,6 +149,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             count_steps_by="agent_steps",
         )
         .rl_module(rl_module_spec=specs)
+        .callbacks(on_env_runners_recreated=_renew_runners)
         .debugging(seed=sweep.seed, log_level="ERROR", log_sys_usage=False)
         .reporting(
             # The last two episodes of each copy: an older window would hide from PBT what its last exchange did.
@@ -227,6 +228,16 @@ def _learner_settings(sweep: SweepConfig, specs: MultiRLModuleSpec) -> dict[str,
         PRECISION: sweep.cluster.precision,
         COMPILE: sweep.cluster.torch_compile,
     }
+
+
+def _renew_runners(algorithm: Any, env_runner_group: Any, env_runner_indices: list[int], **_: Any) -> None:
+    """Gives runners that were started again the present settings: Ray makes them from those of their first start."""
+    config = algorithm.config
+    env_runner_group.foreach_env_runner(
+        lambda runner: runner.apply_settings(config, new_world=True),
+        local_env_runner=False,
+        remote_worker_ids=env_runner_indices,
+    )
 
 
 def _module_of(choices: dict[str, tuple[str, ...]], agent_id: str, *_: Any, **__: Any) -> str:

@@ -15,6 +15,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from marl_tune.breakthroughs import EVENTS
+from marl_tune.curriculum import STAGE_CHANGE
 from marl_tune.results import LineageRecord, RunFolder, csv_text, read_csv, write_text
 
 ROW = "row"  # key under which a result carries its number; see ProgressCsv
@@ -22,6 +23,7 @@ FIRST_COLUMNS = ("trial", ROW, "iteration", "env_steps", "agent_steps")
 RENAMED = {"training_iteration": "iteration"}
 BOOKKEEPING = {  # what Tune adds to a result that measures nothing
     *("config", "done", "should_checkpoint", "checkpoint_dir_name", "timesteps_total", "episodes_total", ROW, EVENTS),
+    STAGE_CHANGE,
     *("trial_id", "trial_name", "experiment_id", "experiment_tag", "date", "timestamp", "pid", "hostname", "node_ip"),
     *("time_since_restore", "iterations_since_restore", "timesteps_since_restore"),
 }

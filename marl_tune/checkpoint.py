@@ -59,17 +59,20 @@ def is_whole(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (CONFIG, POLICY, TRAINING))
 
 
-def load(folder: Path, algorithm: Algorithm, trial_id: str) -> dict[str, Any]:
-    """Puts weights and moments into a living algorithm; returns the counters.
+def read_training(folder: Path) -> dict[str, Any]:
+    """What training goes on from: the optimizer's state, where sampling stands, and `counters`."""
+    return torch.load(folder / TRAINING, weights_only=False)
+
+
+def load(folder: Path, training: dict[str, Any], algorithm: Algorithm, trial_id: str) -> None:
+    """Puts weights, moments and `training` into a living algorithm, whose world is the one of the checkpoint.
 
     Sampling goes on where it stopped if the checkpoint is the trial's own; a copy of another trial begins episodes of
     its own.
     """
-    training = torch.load(folder / TRAINING, weights_only=False)
     state = {COMPONENT_RL_MODULE: load_weights(folder), COMPONENT_OPTIMIZER: training["optimizer"], WEIGHTS_SEQ_NO: 0}
     algorithm.learner_group.set_state({COMPONENT_LEARNER: state})
-    counters, rollouts = training["counters"], training["rollouts"]
-    go_on = counters["trial"] == trial_id
+    rollouts, go_on = training["rollouts"], training["counters"]["trial"] == trial_id
 
     acting = _acting_weights(algorithm)
 
@@ -79,7 +82,6 @@ def load(folder: Path, algorithm: Algorithm, trial_id: str) -> dict[str, Any]:
         runner.set_rollout_state(rollouts[(runner.worker_index or 0) % len(rollouts)], go_on)
 
     algorithm.env_runner_group.foreach_env_runner(restore)
-    return counters
 
 
 def begin_with_others(sweep: SweepConfig, algorithm: Algorithm) -> None:

@@ -6,7 +6,7 @@ The one place where a value's type is judged once Hydra is out of sight: for a s
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -51,9 +51,9 @@ def build(kind: Any, value: Any, key: str) -> Any:
         return _build_dataclass(kind, value, key)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        if value is None:
+        if value is None and type(None) in args:
             return None
-        return build(next(arg for arg in args if arg is not type(None)), value, key)
+        return build(_alternative(args, value), value, key)
     if origin is list:
         if not isinstance(value, list | tuple):
             raise invalid(key, "be a list", value)
@@ -63,6 +63,12 @@ def build(kind: Any, value: Any, key: str) -> Any:
             raise invalid(key, "be a mapping", value)
         return {str(name): build(args[1], item, f"{key}.{name}") for name, item in value.items()}
     return _build_plain(kind, value, key)
+
+
+def _alternative(kinds: Sequence[Any], value: Any) -> Any:
+    """Of the types that a value may have, such as `float | list[float]`, the list where it is one, else the first."""
+    a_list = [kind for kind in kinds if typing.get_origin(kind) is list and isinstance(value, list | tuple)]
+    return (a_list or [kind for kind in kinds if kind is not type(None)])[0]
 
 
 def field_types(schema: type) -> dict[str, Any]:

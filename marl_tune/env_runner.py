@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -24,6 +24,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
     EPISODE_AGENT_RETURN_MEAN,
     EPISODE_DURATION_SEC_MEAN,
     EPISODE_LEN_MAX,
@@ -44,8 +45,10 @@ from ray.rllib.utils.metrics import (
     SAMPLE_TIMER,
     WEIGHTS_SEQ_NO,
 )
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from envs.world import StateUnavailable
+from marl_tune.curriculum import COPY
 from marl_tune.fragment import bring_to_host
 from marl_tune.learner import MODULE_SETTINGS
 from marl_tune.policy import Policies
@@ -58,6 +61,8 @@ WITH_STATE = "with_state"  # key of the env config: whether pieces carry the sta
 RETURN_MEAN_AGENT = "return_mean_agent"  # mean over agents of the extrinsic episode return
 RETURN_SUM_TEAM = "return_sum_team"  # sum over agents of it: RLlib's episode_return_mean
 FINISHED_RETURNS = "finished_returns"  # list of (number of the runner, (episodes, agents) returns), oldest first
+FINISHED_EPISODES = "finished_episodes"  # list of (number of the runner, name in a result -> (episodes,)), oldest first
+LIFETIME = "_lifetime"  # how RLlib's names of counts end that are never reset
 
 
 class BatchedEnvRunner(EnvRunner, Checkpointable):
@@ -119,6 +124,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             self.module[module_id].apply_live_settings(settings)
         if new_world and self.env is not None:
             self.make_env()
+            self._recent.clear()
+            forget_world(self.metrics)
 
     def begin(self) -> None:
         """Forgets the episodes under way; the next fragment begins with fresh ones.
@@ -159,6 +166,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self.begin()
         if go_on and state["rollout"] is not None:
             self.rollout.set_state(state["rollout"])
+        if go_on:  # also where a stage of a curriculum has just begun, and no episode yet
             torch.set_rng_state(state["generator"])
 
     # -- sampling ----------------------------------------------------------------------------------------------------
@@ -238,14 +246,16 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def get_metrics(self) -> dict[str, Any]:
         """Metrics since the last call; those of episodes are means over the last ones that ended, however long ago."""
         if self.rollout is not None and self.rollout.finished:
-            ended = len(self.rollout.finished)
+            ended, number = len(self.rollout.finished), self.worker_index or 0
+            of_episodes = _by_episode(self.rollout.finished)
+            of_episodes[COPY] += number * self.num_envs
             returns = np.fromiter(chain.from_iterable(r.returns.values() for r in self.rollout.finished), np.float64)
             self._recent.extend(self.rollout.finished)
             self.rollout.finished.clear()
             self.metrics.log_value(NUM_EPISODES, ended, reduce="sum")
             self.metrics.log_value(NUM_EPISODES_LIFETIME, ended, reduce="lifetime_sum")
-            of_runner = (self.worker_index or 0, returns.reshape(ended, -1))
-            self.metrics.log_value(FINISHED_RETURNS, of_runner, reduce="item_series")
+            self.metrics.log_value(FINISHED_RETURNS, (number, returns.reshape(ended, -1)), reduce="item_series")
+            self.metrics.log_value(FINISHED_EPISODES, (number, of_episodes), reduce="item_series")
         if self._recent:
             self._log_episodes(list(self._recent))
         return self.metrics.reduce()
@@ -318,3 +328,29 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self.rollout = None
         if self.env is not None:
             self.env.close()
+
+
+def _by_episode(records: Sequence[EpisodeRecord]) -> dict[str, np.ndarray]:
+    """What a result has the means of, episode by episode: name in the result -> (episodes,), NaN where not measured;
+    `COPY` -> its copy of the world."""
+    teams = np.array([sum(record.returns.values()) for record in records])
+    names = sorted({name for record in records for name in record.metrics})
+    of_runners = {EPISODE_RETURN_MEAN: teams, EPISODE_LEN_MEAN: np.array([float(record.length) for record in records])}
+    of_runners |= {name: np.array([record.metrics.get(name, math.nan) for record in records]) for name in names}
+    agents = np.array([len(record.returns) for record in records])
+    returns = {RETURN_MEAN_AGENT: teams / agents, RETURN_SUM_TEAM: teams}
+    named = {f"{ENV_RUNNER_RESULTS}/{name}": values for name, values in of_runners.items()}
+    return {COPY: np.array([record.copy for record in records])} | returns | named
+
+
+def forget_world(metrics: MetricsLogger, *section: str) -> None:
+    """Deletes what RLlib goes on reporting of a world that is gone: means of its episodes, counts of its agents.
+
+    Args:
+        section: the keys under which a runner's numbers stand, none in its own logger.
+    """
+    numbers = metrics.stats
+    for key in section:
+        numbers = numbers.get(key, {})
+    for name in [name for name in numbers if not name.endswith(LIFETIME)]:
+        metrics.delete(*section, name)

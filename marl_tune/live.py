@@ -14,6 +14,7 @@ from rich.live import Live
 
 from marl_tune.breakthroughs import TEAM
 from marl_tune.callbacks import SweepCallback, error_line, searched
+from marl_tune.curriculum import STAGE_CHANGE
 from marl_tune.formatting import format_count, format_duration, format_number, format_value, short_ids, short_keys
 from marl_tune.live_state import Budget, SweepState
 from marl_tune.live_table import STATUS_WORDS, SweepTable
@@ -100,6 +101,14 @@ class _EventView(ProgressView):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         self.state.add_result(trial, result)
+        if STAGE_CHANGE in result:
+            change = result[STAGE_CHANGE]
+            how = "reached" if change["entered"] > change["left"] else "is below"
+            numbers = f"its mean {format_number(change['level'])} {how} {format_number(change['limit'])}"
+            moved = (
+                f"stage {change['left']} → {change['entered']} at iteration {result['training_iteration']}: {numbers}"
+            )
+            self.show(f"stage    {self._trial(trial.trial_id)}  {moved}", False)
 
     def on_exploit(
         self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, Any], new: Mapping[str, Any]

@@ -12,6 +12,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 
 from marl_tune.callbacks import flat_metrics, searched
+from marl_tune.curriculum import STAGE, ranking_stage
 
 SPEED_WINDOW_S = 60.0  # the speed is the mean of so many last seconds
 DONE = ("TERMINATED", "ERROR")
@@ -49,15 +50,17 @@ class TrialView:
     agent_steps: int
     steps_per_s: float  # agent-steps a second of the newest iteration; NaN before the first
     seconds: float  # time that it trained
+    stage: int | None = None  # of its curriculum, from 0; None where it has none
 
 
 @dataclass(frozen=True)
 class Best:
-    """The highest score (or the lowest, where less is better) that any result has had."""
+    """The highest score (or the lowest, where less is better) that any result of the latest stage has had."""
 
     trial_id: str
     score: float
     iteration: int
+    stage: int = 0  # of a curriculum
 
 
 class SweepState:
@@ -90,7 +93,7 @@ class SweepState:
         metrics = flat_metrics(result)
         now = self._clock()
         self._sampled.append((now, metrics.get("steps_per_s", 0.0) * metrics.get("time_this_iter_s", 0.0)))
-        self._compare(trial.trial_id, metrics.get(self.metric, math.nan), int(metrics["iteration"]))
+        self._compare(self.view_of(trial, metrics), ranking_stage(metrics, self.metric))
 
     def update(self, trials: Sequence[Trial]) -> None:
         """Takes in the trials as they are now."""
@@ -98,11 +101,14 @@ class SweepState:
         if self._work_before is None:
             self._work_before = self._work()
             for trial in self.trials:  # a resumed sweep has results already
-                self._compare(trial.id, trial.score, trial.iteration)
+                self._compare(trial, ranking_stage({STAGE: trial.stage or 0}, self.metric))
 
     def view(self, trial: Trial) -> TrialView:
         """A trial as it is now."""
-        metrics = flat_metrics(trial.last_result or {})
+        return self.view_of(trial, flat_metrics(trial.last_result or {}))
+
+    def view_of(self, trial: Trial, metrics: Mapping[str, float]) -> TrialView:
+        """A trial as a result of it says."""
         return TrialView(
             id=trial.trial_id,
             status=trial.status,
@@ -113,6 +119,7 @@ class SweepState:
             agent_steps=int(metrics.get("agent_steps", 0)),
             steps_per_s=metrics.get("steps_per_s", math.nan),
             seconds=metrics.get("time_total_s", 0.0),
+            stage=int(metrics[STAGE]) if STAGE in metrics else None,
         )
 
     def counts(self) -> Counter[str]:
@@ -153,10 +160,12 @@ class SweepState:
             estimates.append(max(0.0, limit - self.elapsed))
         return min(estimates) if estimates else None
 
-    def _compare(self, trial_id: str, score: float, iteration: int) -> None:
-        sign = 1 if self.mode == "max" else -1
-        if not math.isnan(score) and (self.best is None or sign * score > sign * self.best.score):
-            self.best = Best(trial_id, score, iteration)
+    def _compare(self, trial: TrialView, stage: int) -> None:
+        sign, best = 1 if self.mode == "max" else -1, self.best
+        if math.isnan(trial.score):
+            return
+        if best is None or (stage, sign * trial.score) > (best.stage, sign * best.score):
+            self.best = Best(trial.id, trial.score, trial.iteration, stage)
 
     def _needs(self) -> list[float]:
         """Seconds that each running trial needs at its own speed."""

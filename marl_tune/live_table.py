@@ -107,7 +107,9 @@ class SweepTable:
     def _last_columns(self, shown: Sequence[TrialView]) -> list[_Column]:
         of = f"/{self._state.budget.iterations}" if self._state.budget.iterations else ""
         begun = [trial if trial.iteration else None for trial in shown]
+        stages = ["" if trial.stage is None else str(trial.stage) for trial in shown]
         return [
+            *([_Column("stage", stages)] if any(stages) else []),
             _Column("iteration", [f"{t.iteration}{of}" if t else "" for t in begun]),
             _Column("env steps", [format_count(t.env_steps) if t else "" for t in begun]),
             _Column("steps/s", [format_count(t.steps_per_s) if t else "" for t in begun]),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from envs.curriculum import curriculum_of
 from marl_tune.convert import build, field_types
 from marl_tune.errors import ConfigError, invalid, suggestion, unknown
 from marl_tune.groups import SWAPPABLE
@@ -47,9 +48,9 @@ def apply(sweep: SweepConfig, overrides: Mapping[str, Any]) -> SweepConfig:
 def is_live(sweep: SweepConfig, key: str) -> bool:
     """Whether a running trial can take a new value of `key`, as population based training needs.
 
-    Live: every number of the algorithm; what an environment does not mark as structural (agents, spaces); what a module
-    or a sharing scheme marks as live; the same of a role. Not live: what decides which parts are built, such as a
-    group, a layer's size or the seed.
+    Live: every number of the algorithm; what an environment does not mark as structural (agents, spaces); what a
+    module, a sharing scheme or a curriculum marks as live; the same of a role. Not live: what decides which parts are
+    built, such as a group, a layer's size or the seed.
     """
     if of_role := re.fullmatch(r"sharing\.roles\.[^.]+\.(?:(module\..+)|(.+))", key):
         return is_live(sweep, of_role[1]) if of_role[1] else of_role[2] in LEARNING
@@ -58,21 +59,15 @@ def is_live(sweep: SweepConfig, key: str) -> bool:
         return False
     if section == "algorithm":
         return name in field_types(type(sweep.algorithm))
-    fields = {field.name: field for field in dataclasses.fields(getattr(sweep, section))}
+    part = getattr(sweep, section)
+    if section == "env" and name.startswith("curriculum.") and curriculum_of(part) is not None:
+        section, part, name = "curriculum", curriculum_of(part), name.removeprefix("curriculum.")
+    fields = {field.name: field for field in dataclasses.fields(part)}
     if name not in fields:
         return False
     if section == "env":
         return not fields[name].metadata.get("structural", False)
     return bool(fields[name].metadata.get("live", False))
-
-
-def leaf_values(value: Any, prefix: str) -> dict[str, Any]:
-    """Dotted key -> value of every field of a section, and of the sections and mappings in it."""
-    if dataclasses.is_dataclass(value):
-        value = {name: getattr(value, name) for name in field_types(type(value))}
-    if not isinstance(value, Mapping) or not value:
-        return {prefix: value}
-    return {key: leaf for name, part in value.items() for key, leaf in leaf_values(part, f"{prefix}.{name}").items()}
 
 
 def trial_keys(sweep: SweepConfig) -> list[str]:

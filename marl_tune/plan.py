@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 
+from envs.curriculum import curriculum_of
 from envs.world import agents_per_step
 from marl_tune import overrides
 from marl_tune.budget import fragment_length, max_iterations, num_copies
@@ -24,6 +25,7 @@ from marl_tune.schema import SweepConfig
 from marl_tune.scheme import scheme_lines
 from marl_tune.sharing import CRITIC
 from marl_tune.space import Distribution, parse, trial_count
+from marl_tune.stages import stage_sweeps
 
 
 def print_plan(sweep: SweepConfig) -> None:
@@ -37,7 +39,7 @@ def plan_lines(sweep: SweepConfig) -> list[str]:
     """The plan, a line a fact."""
     space = parse(sweep.space) if sweep.search.name != "none" else {}
     built = [_Built(variant) for variant in _structures(sweep, space)]
-    first = built[0]
+    first, curriculum = built[0], _curriculum_lines(sweep)
     there = machine_resources() if sweep.cluster.name == "local" else None
     trials = trial_count(sweep.search.name, sweep.search.num_samples, space)
     return [
@@ -46,6 +48,7 @@ def plan_lines(sweep: SweepConfig) -> list[str]:
         *(f"  searched  {key}: {distribution}" for key, distribution in space.items()),
         *_resource_lines(sweep, there),
         *(line for one in built for line in one.lines()),
+        *curriculum,
         f"batch       {_arithmetic(sweep, first.agents)}",
         f"memory      {_memory(sweep, first)}",
         f"stop        {_limits(sweep, first.agents)}",
@@ -95,6 +98,21 @@ class _Built:
         out += [f"  {g.name:<9} observation {g.observation_space}, action {g.action_space}" for g in self.groups]
         out.append(f"module      {self.sweep.module.name}, sharing={self.sweep.sharing.name}")
         return out + scheme_lines(self.map, self.modules, self.config)
+
+
+def _curriculum_lines(sweep: SweepConfig) -> list[str]:
+    """The stages, each of which is built and stepped once, and when it is left."""
+    curriculum = curriculum_of(sweep.env)
+    if curriculum is None:
+        return []
+    lines = [f"curriculum  by {curriculum.metric} over the last {curriculum.episodes} episodes of a stage"]
+    for number, staged in enumerate(stage_sweeps(sweep)[:-1]):
+        agents, copies = _Built(staged).agents, num_copies(staged)
+        changes = " ".join(f"{key}={value}" for key, value in curriculum.stages[number].items())
+        batch = f"{copies} copies x {fragment_length(staged, agents)} steps x {agents} agents"
+        lines.append(f"  stage {number}   {changes}: {batch}, left at {curriculum.thresholds[number]:g}")
+    back = "" if curriculum.fall_back is None else f"; back to the stage before below {curriculum.fall_back:g}"
+    return [*lines, f"  stage {len(curriculum.stages)}   the world itself{back}"]
 
 
 def _resource_lines(sweep: SweepConfig, there: Resources | None) -> list[str]:

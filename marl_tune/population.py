@@ -3,11 +3,12 @@ and lineage.
 
 Tune's PBT decides who copies whom. What a copy means is in `marl_tune.trial`: the copy keeps its process and takes
 over weights and moments, never settings. Here: explored values stay inside their range, draws come from a seeded
-generator, and each exploit is told to listeners.
+generator, trials in different stages of a curriculum are ranked by stage first, and each exploit is told to listeners.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -19,12 +20,14 @@ from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint
 from ray.tune.schedulers import PopulationBasedTraining
 
-from marl_tune.callbacks import SweepCallback
+from marl_tune.callbacks import SweepCallback, flat_metrics
+from marl_tune.curriculum import ranking_stage
 from marl_tune.space import Distribution
 
 
 class Population:
-    """What both schedulers add to Tune's: they tell of exploits, and let a resumed trial run its interval."""
+    """What both schedulers add to Tune's: they tell of exploits, let a resumed trial run its interval, and rank trials
+    in different stages of a curriculum."""
 
     listeners: list[SweepCallback]
 
@@ -38,6 +41,24 @@ class Population:
         if saved is not None:
             age = saved.metrics[self._time_attr]  # type: ignore[attr-defined]
             self._trial_state[trial].last_perturbation_time = age  # type: ignore[attr-defined]
+
+    def _save_trial_state(self, state: Any, time: int, result: dict[str, Any], trial: Any) -> Any:
+        state.stage = ranking_stage(flat_metrics(result), self._metric)  # type: ignore[attr-defined]
+        return super()._save_trial_state(state, time, result, trial)  # type: ignore[misc]
+
+    def _quantiles(self) -> tuple[list[Any], list[Any]]:
+        """Tune's, by stage and score: of two trials the one in the later stage is the better, whatever their scores."""
+        states = self._trial_state.values()  # type: ignore[attr-defined]
+        scored = [state for state in states if state.last_score is not None and not math.isnan(state.last_score)]
+        order = sorted(scored, key=lambda state: (getattr(state, "stage", 0), state.last_score))
+        scores = [state.last_score for state in order]
+        for place, state in enumerate(order):
+            state.last_score = float(place)
+        try:
+            return super()._quantiles()  # type: ignore[misc]
+        finally:
+            for state, score in zip(order, scores, strict=True):
+                state.last_score = score
 
     def _exploit(self, tune_controller: Any, trial: Any, trial_to_clone: Any) -> None:
         """Copies the donor's newest checkpoint.

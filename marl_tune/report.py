@@ -19,6 +19,7 @@ from marl_tune.formatting import format_count, format_duration, format_score, fo
 from marl_tune.report_compared import Setting, caveats, compare, mean_curves, note
 from marl_tune.report_data import ReportData, load
 from marl_tune.report_html import cell, folded, number_cell, table, wide
+from marl_tune.report_stages import stage_lines
 from marl_tune.results import RunFolder, TrialRecord, as_cell, write_text
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
@@ -193,11 +194,9 @@ class _Page:
         first = [data.winner, *self._coloured]
         order = [trial for trial in first if trial is not None]
         order += [trial for trial in data.curves if trial not in order]
-        curves = [
-            charts.Curve(f"trial {self._id(trial)}", self._style(trial), data.curves[trial])
-            for trial in order
-            if data.curves.get(trial)
-        ]
+        shown = {trial: (f"trial {self._id(trial)}", self._style(trial)) for trial in order if data.curves.get(trial)}
+        curves = [charts.Curve(*named, data.curves[trial]) for trial, named in shown.items()]
+        stages = [charts.Curve(*named, data.stages[trial]) for trial, named in shown.items() if trial in data.stages]
         head = f"<h2>Learning curves</h2><p class='soft'>{escape(self._metric)} in training"
         if not curves:
             return f"{head}: no result has it yet.</p>"
@@ -205,7 +204,9 @@ class _Page:
         if len(named) < len(curves):
             named.append(("other", f"{len(curves) - len(named)} more"))
         legend = "".join(f'<li class="{style}"><i></i>{escape(label)}</li>' for style, label in named)
-        return f'{head}.</p><ul class="legend">{legend}</ul>{wide(charts.learning_curves(curves, data.metric))}'
+        picture = charts.learning_curves(curves, data.metric) + stage_lines(stages, curves)
+        below = "; below, the stage of the curriculum that it is of" if stages else ""
+        return f'{head}{below}.</p><ul class="legend">{legend}</ul>{wide(picture)}'
 
     def breakthroughs(self) -> str:
         """The greatest rises of a return, and how many there were."""
@@ -232,6 +233,7 @@ class _Page:
         numeric = {key: all(_is_number(t.overrides.get(key, 0)) for t in self._ranked) for key in self._keys}
         heads = [("trial", False, ""), ("status", False, ""), ("score", True, self._data.metric)]
         heads += [(name, numeric[key], key) for key, name in self._keys.items()]
+        heads += [("stage", True, "of the curriculum in which it ended")] if self._data.stages else []
         heads += [("iterations", True, ""), ("agent-steps", True, ""), ("time", True, "of training")]
         heads += [("error", False, "")] if errors else []
         rows = []
@@ -240,6 +242,8 @@ class _Page:
             for key in self._keys:
                 value = trial.overrides.get(key)
                 cells.append(number_cell(value, format_value(value)) if numeric[key] else cell(format_value(value)))
+            stage = self._data.last_stage(trial.id)
+            cells += [number_cell(stage, "-" if stage is None else str(stage))] if self._data.stages else []
             cells.append(number_cell(trial.iterations, f"{trial.iterations:,}"))
             cells.append(number_cell(trial.agent_steps, f"{trial.agent_steps:,}"))
             cells.append(number_cell(trial.seconds, format_duration(trial.seconds)))

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from marl_tune.curriculum import STAGE, ranking_stage
 from marl_tune.results import BreakthroughRecord, LineageRecord, RunFolder, TrialRecord, read_csv, read_json
 
 
@@ -34,6 +35,8 @@ class ReportData:
     evaluation: dict[str, Any] = field(default_factory=dict)
     trials: list[TrialRecord] = field(default_factory=list)
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # trial -> (agent-steps, score) in order
+    stages: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    # trial -> (agent-steps, stage of its curriculum) in order; {} without one
     lineage: list[LineageRecord] = field(default_factory=list)
     breakthroughs: list[BreakthroughRecord] = field(default_factory=list)
     metric: str = "return_mean_agent"
@@ -63,13 +66,18 @@ class ReportData:
         return f"{100 * self.evaluation.get('confidence', 0.95):g} %"
 
     def ranked(self) -> list[TrialRecord]:
-        """The trials, the winner first, then by score, those without one last."""
+        """The trials, the winner first, then by the stage of their curriculum and by score, those without one last."""
         sign = -1 if self.mode == "max" else 1
 
-        def rank(trial: TrialRecord) -> tuple[bool, float]:
-            return trial.id != self.winner, math.inf if trial.score is None else sign * trial.score
+        def rank(trial: TrialRecord) -> tuple[bool, int, float]:
+            stage = ranking_stage({STAGE: self.last_stage(trial.id) or 0}, self.metric)
+            return trial.id != self.winner, -stage, math.inf if trial.score is None else sign * trial.score
 
         return sorted(self.trials, key=rank)
+
+    def last_stage(self, trial: str) -> int | None:
+        """The stage in which a trial ended; None where it has no curriculum."""
+        return int(self.stages[trial][-1][1]) if trial in self.stages else None
 
     def ancestry(self) -> list[Ancestor]:
         """The winner's past, the oldest part first: whom it was copied from, and whom those were copied from."""
@@ -113,6 +121,7 @@ def load(folder: RunFolder) -> ReportData:
     data.breakthroughs = folder.read_breakthroughs()
     rows = read_csv(folder.progress)
     data.curves = _curves(rows, data.metric)
+    data.stages = {trial: stages for trial, stages in _curves(rows, STAGE).items() if stages}
     data.trials = folder.read_trials() or _trials_so_far(rows, data.metric)
     return data
 

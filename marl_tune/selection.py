@@ -15,6 +15,7 @@ import yaml
 import envs
 from marl_tune import checkpoint, convert
 from marl_tune.callbacks import flat_metrics
+from marl_tune.curriculum import ranking_stage
 from marl_tune.evaluation import Evaluation, evaluate_checkpoint, play
 from marl_tune.results import RunFolder, write_json, write_text
 from marl_tune.schema import SelectionConfig, SweepConfig
@@ -29,6 +30,7 @@ class Candidate:
     folder: Path
     iteration: int
     score: float  # search.metric when it was saved: why it is a candidate
+    stage: int = 0  # of the curriculum that the score is of
 
 
 @dataclass
@@ -43,6 +45,8 @@ class Played:
 def candidates(trials: Sequence[Any], metric: str, mode: str, top_k: int) -> list[Candidate]:
     """The `top_k` checkpoints of the whole sweep with the best training scores; ties go to the later one.
 
+    Those of a later stage of a curriculum come first: a score of an earlier one is of an easier world.
+
     Args:
         trials: Tune's trials.
     """
@@ -50,15 +54,17 @@ def candidates(trials: Sequence[Any], metric: str, mode: str, top_k: int) -> lis
     found: dict[tuple[str, int], Candidate] = {}
     for trial in trials:
         for saved in trial.run_metadata.checkpoint_manager.best_checkpoint_results:
-            score = flat_metrics(saved.metrics).get(metric, math.nan)
-            if Path(saved.checkpoint.path).is_dir():
-                one = Candidate(trial.trial_id, Path(saved.checkpoint.path), saved.metrics["training_iteration"], score)
+            numbers, folder = flat_metrics(saved.metrics), Path(saved.checkpoint.path)
+            score, stage = numbers.get(metric, math.nan), ranking_stage(numbers, metric)
+            if folder.is_dir():
+                one = Candidate(trial.trial_id, folder, saved.metrics["training_iteration"], score, stage)
                 found[one.trial, one.iteration] = one
+
     # A checkpoint from before the first finished episode has no score; it comes last.
-    ranked = sorted(
-        found.values(), key=lambda c: (-sign * c.score if math.isfinite(c.score) else math.inf, -c.iteration)
-    )
-    return ranked[:top_k]
+    def rank(c: Candidate) -> tuple[int, float, int]:
+        return -c.stage, -sign * c.score if math.isfinite(c.score) else math.inf, -c.iteration
+
+    return sorted(found.values(), key=rank)[:top_k]
 
 
 def select(sweep: SweepConfig, trials: Sequence[Any], run: RunFolder) -> dict[str, Any] | None:

@@ -9,11 +9,14 @@ from typing import Any
 from ray.tune import Stopper
 
 from marl_tune.callbacks import flat_metrics
+from marl_tune.curriculum import is_in_last_stage, ranking_stage
 from marl_tune.schema import PlateauConfig, StopConfig
 
 
 class SweepStopper(Stopper):
     """Stops a trial at the first of its limits, and the whole sweep at the end of its time.
+
+    A score reached in an early stage of a curriculum is no target, and a new stage begins a plateau anew.
 
     Args:
         stop: the limits.
@@ -26,6 +29,7 @@ class SweepStopper(Stopper):
         self._sign = 1.0 if mode == "max" else -1.0
         self._began = time.monotonic()
         self._best: dict[str, tuple[float, int]] = {}  # trial -> (best score so far, iteration at which it was reached)
+        self._stages: dict[str, int] = {}  # trial -> stage of its curriculum that this score is of
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether this result was the trial's last."""
@@ -34,11 +38,16 @@ class SweepStopper(Stopper):
             return True
         if stop.agent_steps is not None and result["agent_steps"] >= stop.agent_steps:
             return True
-        score = self._sign * flat_metrics(result).get(self.metric, math.nan)
+        numbers = flat_metrics(result)
+        score = self._sign * numbers.get(self.metric, math.nan)
         if math.isnan(score):  # no episode has ended yet, or it is measured only now and then
             return False
-        if stop.target is not None and score >= self._sign * stop.target:
+        if stop.target is not None and score >= self._sign * stop.target and is_in_last_stage(numbers, self.metric):
             return True
+        stage = ranking_stage(numbers, self.metric)
+        if stage != self._stages.get(trial_id, 0):
+            self._best.pop(trial_id, None)
+        self._stages[trial_id] = stage
         return stop.plateau is not None and self._on_plateau(stop.plateau, trial_id, score, iteration)
 
     def _on_plateau(self, plateau: PlateauConfig, trial_id: str, score: float, iteration: int) -> bool:
@@ -63,12 +72,13 @@ class SweepStopper(Stopper):
 
     def get_state(self) -> dict[str, Any]:
         """What a later session has to know, in JSON's types."""
-        return {"seconds": self._seconds(), "best": self._best}
+        return {"seconds": self._seconds(), "best": self._best, "stages": self._stages}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from an earlier session's `get_state`."""
         self._began = time.monotonic() - state["seconds"]
         self._best = {trial: (score, reached) for trial, (score, reached) in state["best"].items()}
+        self._stages = dict(state.get("stages", {}))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), **self.get_state()}  # Tune pickles it with its own state

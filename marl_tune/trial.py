@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,23 @@ from ray.rllib.utils.metrics import (
     LEARNER_RESULTS,
 )
 
+from envs.curriculum import curriculum_of
 from marl_tune import checkpoint, convert, lean, overrides
 from marl_tune.breakthroughs import EVENTS, BreakthroughDetector
+from marl_tune.budget import num_copies
 from marl_tune.build import algorithm_config
-from marl_tune.env_runner import FINISHED_RETURNS, RETURN_MEAN_AGENT, RETURN_SUM_TEAM
+from marl_tune.callbacks import flat_metrics
+from marl_tune.curriculum import COPY, CURRICULUM, STAGE_CHANGE, Curriculum, values_of_episodes
+from marl_tune.env_runner import (
+    FINISHED_EPISODES,
+    FINISHED_RETURNS,
+    RETURN_MEAN_AGENT,
+    RETURN_SUM_TEAM,
+    forget_world,
+)
 from marl_tune.evaluation import evaluate_modules
 from marl_tune.schema import SweepConfig
+from marl_tune.stages import stage_sweeps
 from marl_tune.train_batch import INTRINSIC_REWARD_MEAN
 
 
@@ -46,6 +58,8 @@ class Trial(tune.Trainable):
         self._base = sweep
         self._algorithm: Any = None  # Algorithm
         self._sweep: Any = None  # what the living algorithm was built from, or changed to
+        self._world: Any = None  # settings of the world that it samples: the present stage's
+        self._curriculum: Curriculum | None = None  # made before the algorithm; None where env.curriculum is null
         self._breakthroughs: BreakthroughDetector | None = None  # made with the algorithm
         self.reset_config(config)
 
@@ -65,24 +79,52 @@ class Trial(tune.Trainable):
     # -- the algorithm -----------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        """A new Algorithm from the wanted settings, in this process."""
+        """A new Algorithm from the wanted settings, in this process, in the present stage of their curriculum."""
         self._stop_algorithm()
         lean.leave_out(compiles=self._wanted.cluster.torch_compile)
         torch.set_num_threads(self._wanted.cluster.torch_threads)
-        self._algorithm = algorithm_config(self._wanted).build_algo()
+        staged = self._staged()
+        self._algorithm = algorithm_config(staged).build_algo()
         checkpoint.begin_with_others(self._wanted, self._algorithm)
-        self._sweep, self._fresh = self._wanted, False
+        self._world, self._sweep, self._fresh = staged.env, self._wanted, False
         self._breakthroughs = self._detector()
 
     def _change(self) -> None:
         """Makes the living Algorithm one with the wanted settings, which differ in live keys only."""
-        new = algorithm_config(self._wanted)
-        new.freeze()
-        new_world = self._wanted.env != self._sweep.env
-        self._algorithm.config = new
+        new = self._enter_stage()
         self._algorithm.learner_group.foreach_learner(lambda learner: learner.apply_settings(new))
-        self._algorithm.env_runner_group.foreach_env_runner(lambda runner: runner.apply_settings(new, new_world))
         self._sweep, self._fresh = self._wanted, False
+
+    def _new_curriculum(self, state: dict[str, Any] | None = None) -> Curriculum | None:
+        """At its first stage, or where `state`, that of a checkpoint, says."""
+        rules = curriculum_of(self._wanted.env)
+        if rules is None:
+            return None
+        curriculum = Curriculum(rules, num_copies(self._wanted))
+        if state is not None:
+            curriculum.set_state(state)
+        return curriculum
+
+    def _staged(self) -> SweepConfig:
+        """The wanted settings with the world of the present stage."""
+        return stage_sweeps(self._wanted)[-1 if self._curriculum is None else self._curriculum.stage]
+
+    def _enter_stage(self) -> Any:
+        """Makes the living Algorithm sample the world of the present stage; policies, moments and counters stay.
+
+        Returns:
+            Its new AlgorithmConfig.
+        """
+        staged = self._staged()
+        new = algorithm_config(staged)
+        new.freeze()
+        new_world = staged.env != self._world
+        self._algorithm.config = new
+        self._algorithm.env_runner_group.foreach_env_runner(lambda runner: runner.apply_settings(new, new_world))
+        if new_world:
+            forget_world(self._algorithm.metrics, ENV_RUNNER_RESULTS)
+        self._world = staged.env
+        return new
 
     def _stop_algorithm(self) -> None:
         if self._algorithm is not None:
@@ -98,6 +140,7 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """One iteration: one train batch sampled and learned from."""
         if self._fresh:
+            self._curriculum = self._new_curriculum()
             self._build()
         result = self._algorithm.train()
         sampled = result[ENV_RUNNER_RESULTS]
@@ -106,7 +149,7 @@ class Trial(tune.Trainable):
         self._env_steps += env_steps
         self._agent_steps += agent_steps
         learners = {m: _scalars(v) for m, v in result[LEARNER_RESULTS].items() if m != ALL_MODULES}
-        return {
+        report = {
             "env_steps": self._env_steps,
             "agent_steps": self._agent_steps,
             **self._evaluate(),
@@ -120,6 +163,27 @@ class Trial(tune.Trainable):
                 "learning": _timer(result, "learner_update_timer"),
             },
         }
+        return report | self._follow_curriculum(report, sampled)
+
+    def _follow_curriculum(self, report: dict[str, Any], sampled: dict[str, Any]) -> dict[str, Any]:
+        """Judges the stage by the episodes that ended in this iteration; the next one samples the stage that follows.
+
+        Returns:
+            What the result says of the stage that it was sampled in.
+        """
+        if self._curriculum is None:
+            return {}
+        finished = _by_runner(sampled.get(FINISHED_EPISODES, []))
+        values = values_of_episodes(self._curriculum.rules.metric, finished, flat_metrics(report))
+        self._curriculum.add(values, (copy for runner in finished for copy in runner[COPY].tolist()))
+        told: dict[str, Any] = {CURRICULUM: self._curriculum.numbers()}
+        change = self._curriculum.judge()
+        if change is None:
+            return told
+        self._enter_stage()
+        if self._breakthroughs is not None:
+            self._breakthroughs.begin_world(self._agents())
+        return told | {STAGE_CHANGE: dataclasses.asdict(change)}
 
     def _evaluate(self) -> dict[str, Any]:
         """Held-out episodes, every `evaluation.interval` iterations."""
@@ -136,16 +200,18 @@ class Trial(tune.Trainable):
         """One that has heard of no episode; None where nobody asks, or RLlib's runner does not tell of each."""
         if self._sweep.breakthroughs is None or self._sweep.cluster.rollout == "rllib":
             return None
-        agents = self._algorithm.env_runner_group.local_env_runner.policy_map.counted
-        return BreakthroughDetector(self._sweep.breakthroughs, agents)
+        return BreakthroughDetector(self._sweep.breakthroughs, self._agents())
+
+    def _agents(self) -> list[str]:
+        """Ids of the agents of the world that is sampled, those whose returns count."""
+        return self._algorithm.env_runner_group.local_env_runner.policy_map.counted
 
     def _look_for_breakthroughs(self, sampled: dict[str, Any]) -> dict[str, Any]:
         """What the episodes that ended in this iteration were: runner by runner, each one's in their order."""
         finished = sampled.pop(FINISHED_RETURNS, [])
         if self._breakthroughs is None:
             return {}
-        of_runners = [finished] if isinstance(finished, tuple) else finished  # RLlib takes a lone item out of its list
-        returns = [of_runner for _, of_runner in sorted(of_runners, key=itemgetter(0))]
+        returns = _by_runner(finished)
         events = self._breakthroughs.add(np.concatenate(returns)) if returns else []
         told = {EVENTS: [dataclasses.asdict(event) for event in events]} if events else {}
         return self._breakthroughs.metrics() | told
@@ -153,25 +219,34 @@ class Trial(tune.Trainable):
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Writes weights, optimizer moments and counters; see `marl_tune.checkpoint`."""
         if self._fresh:
+            self._curriculum = self._new_curriculum()
             self._build()
         counters: dict[str, Any] = {"trial": self.trial_id}
         counters |= {"env_steps": self._env_steps, "agent_steps": self._agent_steps}
         if self._breakthroughs is not None:
             counters["breakthroughs"] = self._breakthroughs.get_state()
+        if self._curriculum is not None:
+            counters["curriculum"] = self._curriculum.get_state()
         checkpoint.save(Path(checkpoint_dir), self._sweep, self._algorithm, counters)
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """Takes over weights, moments and counters; every setting stays this trial's own.
 
-        A copy of another trial goes on with the donor's breakthroughs, their count and their baselines, as it does with
-        its steps and its iteration: what it did before belongs to a policy that is gone.
+        A copy of another trial goes on with the donor's breakthroughs, their count and their baselines, and in its
+        stage of the curriculum, as it does with its steps and its iteration: what it did before belongs to a policy
+        that is gone.
         """
+        training = checkpoint.read_training(Path(checkpoint_dir))
+        counters = training["counters"]
+        self._curriculum = self._new_curriculum(counters.get("curriculum"))
         if self._fresh:
             if self._sweep is not None and only_live_changes(self._sweep, self._wanted):
                 self._change()
             else:
                 self._build()
-        counters = checkpoint.load(Path(checkpoint_dir), self._algorithm, self.trial_id)
+        else:
+            self._enter_stage()
+        checkpoint.load(Path(checkpoint_dir), training, self._algorithm, self.trial_id)
         self._env_steps, self._agent_steps = counters["env_steps"], counters["agent_steps"]
         self._breakthroughs = self._detector()
         if self._breakthroughs is not None and "breakthroughs" in counters:
@@ -181,12 +256,24 @@ class Trial(tune.Trainable):
 def only_live_changes(old: SweepConfig, new: SweepConfig) -> bool:
     """Whether a living algorithm of `old` can become one of `new`: all that differs is live, or the seed."""
     sections = ("env", "module", "sharing", "algorithm", "cluster")
-    before, after = (
-        {k: v for s in sections for k, v in overrides.leaf_values(getattr(sweep, s), s).items()} for sweep in (old, new)
-    )
-    return before.keys() == after.keys() and all(
-        value == after[key] or overrides.is_live(old, key) for key, value in before.items()
-    )
+    before, after = ({s: dataclasses.asdict(getattr(sweep, s)) for s in sections} for sweep in (old, new))
+    return all(overrides.is_live(old, key) for s in sections for key in _differing(before[s], after[s], s))
+
+
+def _differing(before: Any, after: Any, key: str) -> Iterator[str]:
+    """Dotted keys of the values that differ; of sections that have other keys, their own."""
+    if not isinstance(before, dict) or not isinstance(after, dict) or before.keys() != after.keys():
+        if before != after:
+            yield key
+        return
+    for name, value in before.items():
+        yield from _differing(value, after[name], f"{key}.{name}")
+
+
+def _by_runner(items: Any) -> list[Any]:
+    """What the env runners told, in the order of their numbers: [(number, item), …] -> [item, …]."""
+    of_runners = [items] if isinstance(items, tuple) else items  # RLlib takes a lone item out of its list
+    return [item for _, item in sorted(of_runners, key=itemgetter(0))]
 
 
 def trial_number(trial_id: str) -> int:

@@ -16,6 +16,7 @@ from marl_tune.schema_critic import check_critic
 from marl_tune.schema_hierarchy import HierarchicalConfig
 from marl_tune.schema_search import AshaConfig, PopulationConfig
 from marl_tune.space import parse
+from marl_tune.stages import check_stages
 from marl_tune.validate_communication import check_communication
 from marl_tune.validate_space import check_space
 from modules.schemas import SharedEncoderConfig
@@ -71,6 +72,7 @@ def check_trial(sweep: SweepConfig) -> None:
     if algorithm.minibatch_size < sequence:
         rule = f"hold at least one sequence of module.max_seq_len ({sequence}) agent-steps"
         raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
+    check_stages(sweep, check_trial)
 
 
 def _agents(sweep: SweepConfig) -> tuple[float, bool, int]:

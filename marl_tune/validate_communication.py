@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import envs
 from marl_tune.errors import ConfigError, invalid
+from marl_tune.hierarchy import make_world
 from marl_tune.policy_map import PolicyMap
 from marl_tune.roles import role_modules
 from marl_tune.schema import SweepConfig
@@ -60,7 +60,7 @@ def _teams(sweep: SweepConfig) -> tuple[PolicyMap, bool]:
     key = repr((sweep.env, sweep.sharing))
     if key not in _KNOWN_TEAMS:
         try:
-            with envs.make_world(sweep.env) as world:
+            with make_world(sweep) as world:
                 policy_map = PolicyMap(world.groups, module_of_agents(world.groups, sweep.sharing))
                 _KNOWN_TEAMS[key] = policy_map, world.acting is not None
         except ConfigError:

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.array_world import ArrayWorld
+from envs.curriculum import WorldConfig
 from envs.groups import checked_actions, checked_choices
 from envs.mpe.particles_render import draw_particles
 from envs.world import AgentGroup, Observations, Step
@@ -28,7 +29,7 @@ DIRECTIONS = np.array(((0.0, 0.0), (-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1
 
 
 @dataclass
-class ParticleConfig:
+class ParticleConfig(WorldConfig):
     """Settings of every particle world. All but the structural fields can change between two episodes of a trial."""
 
     name: str

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.array_world import ArrayWorld
+from envs.curriculum import WorldConfig
 from envs.groups import checked_choices
 from envs.sisl.pursuit_map import draw_start, open_sides, wall_cells
 from envs.sisl.pursuit_render import draw_pursuit
@@ -22,7 +23,7 @@ TRIES = 100  # starts that are drawn before settings are said to leave no room
 
 
 @dataclass
-class PursuitConfig:
+class PursuitConfig(WorldConfig):
     """Rules of pursuit. All but the structural fields can change between two episodes of a running trial."""
 
     name: str

@@ -1,0 +1,149 @@
+"""Which stage of its curriculum a trial is in, when it leaves it, and how results of different stages compare.
+
+The stages themselves are part of a world's settings: see `envs.curriculum.CurriculumConfig`. They are judged once an
+iteration, because the world changes between two of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from envs.curriculum import CurriculumConfig
+from marl_tune.errors import unknown
+
+CURRICULUM = "curriculum"  # key of a result that holds what `Curriculum.numbers` returns
+STAGE, STAGES_LEFT = "curriculum/stage", "curriculum/stages_left"  # two of these, by their names in every log
+COPY = "copy"  # beside the metrics of finished episodes: the number of each one's copy of the world
+STAGE_CHANGE = "stage_change"  # key of a result after which the stage changes: a `StageChange` as a dict
+OF_THE_WORLD_ITSELF = "evaluation/"  # metrics with this beginning are of the world itself, whatever the stage
+
+
+@dataclass(frozen=True)
+class StageChange:
+    """A stage is left."""
+
+    left: int  # its number, from 0
+    entered: int  # number of the stage after it, or before it
+    level: float  # mean of the metric over the window
+    limit: float  # the threshold that it has reached, or what it fell below
+
+
+class Curriculum:
+    """The stage of one trial and the newest episodes that it is judged by.
+
+    Stages count from 0; the last, number `len(rules.stages)`, is the world itself. A stage is judged when the window is
+    full and every copy of the world has ended an episode in it: the first to end are the shortest, which in many worlds
+    are the successes.
+
+    Args:
+        rules: stages, metric, thresholds, window.
+        copies: copies of the world that the trial samples.
+    """
+
+    def __init__(self, rules: CurriculumConfig, copies: int):
+        self.rules, self.copies = rules, copies
+        self.stage = 0
+        self._values: deque[float] = deque(maxlen=rules.episodes)  # of the present stage, oldest first
+        self._ended: set[int] = set()  # copies that have ended an episode in it
+
+    def add(self, values: Iterable[float], copies: Iterable[int]) -> None:
+        """Hears of the metric in the next finished episodes of the present stage, and of their copies' numbers."""
+        self._values.extend(values)
+        self._ended.update(copies)
+
+    @property
+    def mean(self) -> float:
+        """Of the metric over the window as far as it is filled; NaN before the first episode."""
+        return math.fsum(self._values) / len(self._values) if self._values else math.nan
+
+    def judge(self) -> StageChange | None:
+        """Goes to the next stage, or back to the one before, where the mean of a full window says so."""
+        change = self._change()
+        if change is not None:
+            self.stage = change.entered
+            self._values.clear()
+            self._ended.clear()
+        return change
+
+    def _change(self) -> StageChange | None:
+        rules, stage, mean = self.rules, self.stage, self.mean
+        if len(self._values) < rules.episodes or len(self._ended) < self.copies:
+            return None
+        if stage < len(rules.stages) and mean >= rules.thresholds[stage]:
+            return StageChange(stage, stage + 1, mean, rules.thresholds[stage])
+        if stage > 0 and rules.fall_back is not None and mean < rules.fall_back:
+            return StageChange(stage, stage - 1, mean, rules.fall_back)
+        return None
+
+    def numbers(self) -> dict[str, float]:
+        """What a result logs: the stage, how many come after it, the mean, and that over the stage's threshold.
+
+        `progress` is left out where it would say nothing: before the first episode, in the last stage, and where the
+        threshold is not above 0.
+        """
+        left = len(self.rules.stages) - self.stage
+        numbers = {"stage": self.stage, "stages_left": left, "mean": self.mean}
+        if left > 0 and self._values and self.rules.thresholds[self.stage] > 0:
+            numbers["progress"] = self.mean / self.rules.thresholds[self.stage]
+        return numbers
+
+    def get_state(self) -> dict[str, Any]:
+        """The stage and its episodes so far, in plain types; `set_state` takes it back."""
+        return {"stage": self.stage, "values": list(self._values), "ended": sorted(self._ended)}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from an earlier `get_state`, perhaps of another trial with other thresholds."""
+        self.stage, self._ended = state["stage"], set(state["ended"])
+        self._values.clear()
+        self._values.extend(state["values"])
+
+
+def values_of_episodes(
+    metric: str, finished: Sequence[Mapping[str, np.ndarray]], numbers: Mapping[str, float]
+) -> list[float]:
+    """The metric in each of the episodes that ended in an iteration, as far as it was measured.
+
+    Args:
+        metric: its name in a result.
+        finished: of each env runner in turn, name -> (episodes,), what is measured episode by episode, and `COPY`.
+        numbers: the result. One of its numbers that is not measured by episodes (such as an entropy, or an
+            evaluation's) stands for each of the episodes that ended with it.
+
+    Raises:
+        ConfigError: if episodes have ended and the result has no such number.
+    """
+    of_episodes = [runner[metric] for runner in finished if metric in runner]
+    if of_episodes:
+        values = np.concatenate(of_episodes)
+        return values[np.isfinite(values)].tolist()
+    ended = sum(len(runner[COPY]) for runner in finished)
+    if metric in numbers:
+        return [numbers[metric]] * ended if math.isfinite(numbers[metric]) else []
+    if ended > 0 and not metric.startswith(OF_THE_WORLD_ITSELF):  # an evaluation is not made in every iteration
+        measured = {*numbers, *(name for runner in finished for name in runner)}
+        raise unknown("env.curriculum.metric", metric, measured - {COPY})
+    return []
+
+
+def ranking_stage(numbers: Mapping[str, float], metric: str) -> int:
+    """The stage in which a result was scored, which comes before its score when results are compared.
+
+    Returns of different stages are returns of different worlds: a trial in a later stage is ahead of one in an earlier
+    stage, whatever their scores are. Only scores of an evaluation are of one world, and compared as they are.
+
+    Args:
+        numbers: the result, flat.
+        metric: the score's name in it.
+    """
+    return 0 if metric.startswith(OF_THE_WORLD_ITSELF) else int(numbers.get(STAGE, 0))
+
+
+def is_in_last_stage(numbers: Mapping[str, float], metric: str) -> bool:
+    """Whether a result's score is of the world itself."""
+    return metric.startswith(OF_THE_WORLD_ITSELF) or numbers.get(STAGES_LEFT, 0) == 0

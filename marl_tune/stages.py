@@ -1,0 +1,135 @@
+"""The worlds of a curriculum's stages, and what they must have in common. Needs neither torch nor ray."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from envs.curriculum import curriculum_of, merged, world_itself
+from marl_tune.convert import build
+from marl_tune.curriculum import OF_THE_WORLD_ITSELF
+from marl_tune.errors import ConfigError, invalid
+from marl_tune.hierarchy import make_world
+from marl_tune.policy_map import PolicyMap
+from marl_tune.schema import SweepConfig
+from marl_tune.schema_critic import SharedCriticConfig
+from marl_tune.sharing import CRITIC, module_of_agents
+from modules.schemas import CommunicationFields
+
+KINDS = ("observation space", "action space", "number of agents")  # what a module's weights, or its rows, depend on
+STAGED_SEARCHES = ("none", "random", "grid", "pbt", "pb2")  # that compare scores of one stage only, or none at all
+
+
+def stage_worlds(env: Any) -> list[Any]:
+    """The settings of the world in each stage, the world itself last; of one without a curriculum, that alone.
+
+    What a stage sets itself wins over the world's own settings, whether these come from a file, the command line or a
+    search. Messages name the stage's key, env.curriculum.stages[0].grid_size.
+    """
+    curriculum, itself = curriculum_of(env), world_itself(env)
+    changes = [] if curriculum is None else curriculum.stages
+    return [*(_stage_world(itself, one, stage_key(number)) for number, one in enumerate(changes)), itself]
+
+
+def stage_sweeps(sweep: SweepConfig) -> list[SweepConfig]:
+    """The sweep in each stage of its curriculum, as one without a curriculum; the last is in the world itself."""
+    return [dataclasses.replace(sweep, env=world) for world in stage_worlds(sweep.env)]
+
+
+def stage_key(number: int) -> str:
+    """The dotted key of a stage."""
+    return f"env.curriculum.stages[{number}]"
+
+
+def _stage_world(itself: Any, changes: dict[str, Any], key: str) -> Any:
+    own = {name: value for name, value in dataclasses.asdict(itself).items() if name != "curriculum"}
+    try:
+        return build(type(itself), merged(own, changes), key)
+    except ConfigError as error:
+        raise _of_stage(error, key) from error
+
+
+def _of_stage(error: ConfigError, key: str) -> ConfigError:
+    """The error with the stage in front, unless it names it already."""
+    return error if key in str(error) else ConfigError(f"{key}: {error}")
+
+
+def check_stages(sweep: SweepConfig, check_world: Callable[[SweepConfig], None]) -> None:
+    """Refuse a curriculum one of whose stages does not work, or which policies could not be carried through.
+
+    Builds the world of every stage.
+
+    Args:
+        sweep: the sweep; without a curriculum nothing is checked.
+        check_world: the rules that a sweep must keep in its world.
+    """
+    curriculum = curriculum_of(sweep.env)
+    if curriculum is None:
+        return
+    if sweep.cluster.rollout == "rllib":
+        rule = "be batched where env.curriculum is set: RLlib's runner does not tell of each episode"
+        raise invalid("cluster.rollout", rule, sweep.cluster.rollout)
+    if curriculum.metric.startswith(OF_THE_WORLD_ITSELF) and sweep.evaluation.interval == 0:
+        raise invalid("evaluation.interval", f"be at least 1 where env.curriculum.metric is {curriculum.metric}", 0)
+    if sweep.search.name not in STAGED_SEARCHES and not sweep.search.metric.startswith(OF_THE_WORLD_ITSELF):
+        rule = (
+            f"be of the evaluation, such as evaluation/{sweep.search.metric}, under search={sweep.search.name} where "
+            "env.curriculum is set: trials in different stages are scored in different worlds"
+        )
+        raise invalid("search.metric", rule, sweep.search.metric)
+    *stages, itself = stage_sweeps(sweep)
+    expected = _modules(itself)
+    for number, staged in enumerate(stages):
+        try:
+            check_world(staged)
+            _check_modules(_modules(staged), expected, stage_key(number), sweep.sharing.name)
+        except ConfigError as error:
+            raise _of_stage(error, stage_key(number)) from error
+
+
+# world, sharing and module -> what `_modules` says: a search asks again for each of its corners
+_KNOWN_MODULES: dict[tuple[str, str, str], dict[str, tuple[Any, ...]]] = {}
+
+
+def _modules(sweep: SweepConfig) -> dict[str, tuple[Any, ...]]:
+    """Module id -> its `KINDS`, in the sweep's world."""
+    key = repr(sweep.env), repr(sweep.sharing), sweep.module.name
+    if key not in _KNOWN_MODULES:
+        _KNOWN_MODULES[key] = _build_modules(sweep)
+    return _KNOWN_MODULES[key]
+
+
+def _build_modules(sweep: SweepConfig) -> dict[str, tuple[Any, ...]]:
+    try:
+        with make_world(sweep) as world:
+            modules = PolicyMap(world.groups, module_of_agents(world.groups, sweep.sharing)).modules
+            state = world.state_space
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    talks = isinstance(sweep.module, CommunicationFields)
+    spaces: dict[str, tuple[Any, ...]] = {
+        module_id: (agents.observation_space, agents.action_space, len(agents.agents) if talks else None)
+        for module_id, agents in modules.items()
+    }
+    if isinstance(sweep.sharing, SharedCriticConfig):
+        spaces[CRITIC] = (state, None, sum(len(agents.agents) for agents in modules.values()))
+    return spaces
+
+
+def _check_modules(there: dict[str, Any], expected: dict[str, Any], key: str, sharing: str) -> None:
+    if there.keys() != expected.keys():
+        only = sorted(there.keys() ^ expected.keys())
+        named = ", ".join(only[:3]) + (", …" if len(only) > 3 else "")
+        raise ConfigError(
+            f"{key} must keep the modules of the world itself, so that policies carry over, but adds or lacks {named} "
+            f"under sharing={sharing}: let agents share modules (sharing=parameter_sharing or roles)"
+        )
+    for module_id, spaces in there.items():
+        for kind, own, other in zip(KINDS, spaces, expected[module_id], strict=True):
+            if own != other:
+                raise ConfigError(
+                    f"{key} must keep the {kind} of module {module_id!r}, {other}, so that policies carry over, got {own}"
+                )
