@@ -35,7 +35,9 @@ from marl_tune.roles import LEARNING, role_algorithms, role_modules
 from marl_tune.schema import PpoConfig, SweepConfig
 from marl_tune.schema_critic import SharedCriticConfig, critic_settings
 from marl_tune.schema_hierarchy import HierarchicalConfig
+from marl_tune.schema_self_play import VersusConfig
 from marl_tune.sharing import CRITIC, module_of_agents
+from marl_tune.sides import learners_of, matchmaker
 from modules.central_critic import CentralCritic
 
 RUNNERS = {"batched": BatchedEnvRunner, "rllib": RllibEnvRunner}
@@ -48,7 +50,10 @@ def build_world(sweep: SweepConfig, num_envs: int) -> World:
 
 def build_policy_map(sweep: SweepConfig, world: World) -> PolicyMap:
     """Who controls whom in this world under the sweep's sharing scheme."""
-    return PolicyMap(world.groups, module_of_agents(world.groups, sweep.sharing))
+    matches = matchmaker(world.groups, sweep.sharing)
+    return PolicyMap(
+        world.groups, module_of_agents(world.groups, sweep.sharing), None if matches is None else matches.draw, matches
+    )
 
 
 def module_configs(sweep: SweepConfig, policy_map: PolicyMap) -> dict[str, dict[str, Any]]:
@@ -167,7 +172,9 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
 
 
 def trains(sweep: SweepConfig, module_id: str) -> bool:
-    """Whether a module learns: all do, but those of roles that do not."""
+    """Whether a module learns: all do, but frozen opponents, and those of roles that do not."""
+    if isinstance(sweep.sharing, VersusConfig):
+        return module_id in learners_of(sweep.sharing)
     role = sweep.sharing.roles.get(module_id)
     return role is None or role.trains
 

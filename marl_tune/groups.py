@@ -12,11 +12,14 @@ from marl_tune.schema import ClusterConfig, LoggerConfig, PpoConfig, SharingConf
 from marl_tune.schema_critic import MappoConfig, SharedCriticConfig
 from marl_tune.schema_hierarchy import HierarchicalConfig
 from marl_tune.schema_search import AshaConfig, OptunaConfig, Pb2Config, PbtConfig, SearchConfig
+from marl_tune.schema_self_play import LeagueConfig, SelfPlayConfig
 
 OPTIONS: Mapping[str, Mapping[str, type]] = {
     "sharing": {
         **dict.fromkeys(SharingConfig.NAMES, SharingConfig),
         "shared_critic": SharedCriticConfig,
+        "self_play": SelfPlayConfig,
+        "league": LeagueConfig,
         "hierarchical": HierarchicalConfig,
     },
     "algorithm": {"ppo": PpoConfig, "mappo": MappoConfig},

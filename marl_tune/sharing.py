@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from envs.world import AgentGroup
 from marl_tune.errors import ConfigError
 from marl_tune.schema import SharingConfig
 from marl_tune.schema_critic import SharedCriticConfig
+from marl_tune.sides import versus
 
 SHARED = "shared"
 CRITIC = "critic"  # id of the module that values for all agents under shared_critic, and acts for none
@@ -65,15 +66,17 @@ def hierarchical(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[st
     return parameter_sharing(workers, config) | managers
 
 
-SHARING: dict[str, Callable[[Sequence[AgentGroup], SharingConfig], dict[str, str]]] = {
+SHARING: dict[str, Callable[[Sequence[AgentGroup], SharingConfig], Mapping[str, str | Sequence[str]]]] = {
     "parameter_sharing": parameter_sharing,
     "independent": independent,
     "roles": roles,
     "shared_critic": shared_critic,
+    "self_play": versus,
+    "league": versus,
     "hierarchical": hierarchical,
 }
 
 
-def module_of_agents(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]:
-    """Agent id -> module id under the chosen scheme."""
+def module_of_agents(groups: Sequence[AgentGroup], config: SharingConfig) -> Mapping[str, str | Sequence[str]]:
+    """Agent id -> module id, or those that may act for it, under the chosen scheme."""
     return SHARING[config.name](groups, config)

@@ -130,6 +130,5 @@ def _check_modules(there: dict[str, Any], expected: dict[str, Any], key: str, sh
     for module_id, spaces in there.items():
         for kind, own, other in zip(KINDS, spaces, expected[module_id], strict=True):
             if own != other:
-                raise ConfigError(
-                    f"{key} must keep the {kind} of module {module_id!r}, {other}, so that policies carry over, got {own}"
-                )
+                rule = f"keep the {kind} of module {module_id!r}, {other}, so that policies carry over"
+                raise ConfigError(f"{key} must {rule}, got {own}")

@@ -93,3 +93,4 @@ class TurnRollout(Rollout):
             group.set_state(state["decisions"][name])
         if self.world_states is not None:
             self.world_states.set_state(state["world_states"])
+        self._note_learners(range(self.world.num_envs))

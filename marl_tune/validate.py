@@ -18,6 +18,7 @@ from marl_tune.schema_search import AshaConfig, PopulationConfig
 from marl_tune.space import parse
 from marl_tune.stages import check_stages
 from marl_tune.validate_communication import check_communication
+from marl_tune.validate_self_play import check_self_play
 from marl_tune.validate_space import check_space
 from modules.schemas import SharedEncoderConfig
 
@@ -37,6 +38,7 @@ def check_trial(sweep: SweepConfig) -> None:
     """Rules that one trial's settings must keep, so also those of every trial that the search can draw."""
     check_roles(sweep)
     check_critic(sweep)
+    check_self_play(sweep)
     algorithm, cluster = sweep.algorithm, sweep.cluster
     per_learner = algorithm.train_batch_size // max(cluster.num_learners, 1)
     if algorithm.minibatch_size > per_learner:
