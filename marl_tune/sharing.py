@@ -46,7 +46,7 @@ def roles(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]
 def shared_critic(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]:
     """The modules that act; the critic acts for nobody. Raises ConfigError for one that has the critic's name."""
     assert isinstance(config, SharedCriticConfig)
-    module_of = SHARING[config.actors](groups, config)
+    module_of = (parameter_sharing if config.actors == "parameter_sharing" else independent)(groups, config)
     if CRITIC in module_of.values():
         kind = "group" if config.actors == "parameter_sharing" else "agent"
         raise ConfigError(
