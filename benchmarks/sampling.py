@@ -21,7 +21,7 @@ from marl_tune.build import algorithm_config
 from marl_tune.config import compose
 
 ROLLOUTS = ("batched", "rllib")
-COPIES = {"images": 4, "slow": 8, "usual": 16}
+COPIES = {"images": 4, "slow": 8, "usual": 16, "many": 64}
 WORLDS = {
     "ant_colony": ("usual", "mlp"),
     "bio_grid": ("usual", "mlp"),
@@ -30,6 +30,8 @@ WORLDS = {
     "mpe/simple_adversary": ("usual", "mlp"),
     "mpe/simple_tag": ("usual", "mlp"),
     "sisl/pursuit": ("usual", "mlp"),
+    "classic/connect_four": ("many", "mlp"),
+    "classic/tictactoe": ("many", "mlp"),
     "vmas": ("usual", "mlp"),
     "mpe/simple_spread_v3": ("usual", "mlp"),
     "mpe/simple_adversary_v3": ("usual", "mlp"),

@@ -45,7 +45,13 @@ def draws_that_depend_on_the_row_only(monkeypatch):
         noise = torch.frac(1e4 * torch.sin(1e3 * logits.sum(-1, keepdim=True) + torch.arange(logits.shape[-1]))).abs()
         return (logits - torch.log(-torch.log(noise.clamp(1e-6, 1 - 1e-6)))).argmax(-1)
 
+    def draw(dist_class, inputs, explore):
+        dist = dist_class.from_logits(inputs)
+        actions = dist.sample()
+        return actions, dist.logp(actions)
+
     monkeypatch.setattr(TorchCategorical, "sample", sample)
+    monkeypatch.setattr("marl_tune.policy.draw", draw)  # which draws without RLlib's objects
 
 
 def sample_both(ours, theirs, steps):
