@@ -192,6 +192,11 @@ class MarlPPOLearner(PPOTorchLearner):
         # RLlib logs something of every module, and sends the weights of those that are logged to the runners.
         return {name: values for name, values in self.metrics.reduce().items() if name not in self._frozen}
 
+    def should_module_be_updated(self, module_id: str, multi_agent_batch: Any = None) -> bool:
+        """As RLlib's; but the critic that all agents share is none of RLlib's policies, of which alone
+        `policies_to_train` can speak, and is always trained."""
+        return module_id == CRITIC or super().should_module_be_updated(module_id, multi_agent_batch)
+
     def _central_critic(self) -> CentralCritic | None:
         """The critic that all agents share, its values normalised or not as the present settings say."""
         settings: CriticSettings | None = self.config.learner_config_dict[CENTRAL_CRITIC]

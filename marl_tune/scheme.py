@@ -37,7 +37,7 @@ def _rows(policy_map: PolicyMap, module_id: str, module: Any, config: Any) -> li
     """One row for each optimizer of a module, one for what none of them trains."""
     agents, rows = _whom(policy_map, module_id), []
     left = sum(parameter.numel() for parameter in module.parameters())
-    if _is_trained(module_id, config):
+    if module_id not in policy_map.modules or _is_trained(module_id, config):
         for name, parameters in parameter_groups(module).items():
             count = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
             rate = step_size(module_id, config.get_config_for_module(module_id))
@@ -52,7 +52,7 @@ def _rows(policy_map: PolicyMap, module_id: str, module: Any, config: Any) -> li
 
 
 def _is_trained(module_id: str, config: Any) -> bool:
-    """Whether the learner updates a module: RLlib's `policies_to_train`, None, ids, or a function of the id."""
+    """Whether the learner updates a module that acts: by RLlib's `policies_to_train`, None, ids or a function."""
     trained = config.policies_to_train
     if trained is None:
         return True

@@ -69,6 +69,7 @@ def test_two_learners_share_a_batch_and_agree(trial, tmp_path):
     assert [rate.get() for rate in rates] == [[5e-4], [5e-4]]
 
 
+@pytest.mark.slow  # two more processes
 def test_two_learners_share_a_central_critic_and_its_moments(trial):
     """Of shares for which pieces are cut in two: 9 of 20 steps and 9 of 1 are 189 steps, 94 and 95."""
     words = ("algorithm=mappo", "sharing=shared_critic", "cluster.num_envs_per_env_runner=3", "env.n_agents=3")

@@ -58,6 +58,17 @@ def test_every_kind_of_actor_learns_beside_the_critic(trial, words):
     assert optimizers == {f"{module_id}_default_optimizer" for module_id in acting | {"critic"}}
 
 
+def test_the_critic_is_trained_whichever_actors_are(trial):
+    one = trial(None, *MAPPO)
+    one.train()
+    before = weights(one)
+    learner_of(one).config = learner_of(one).config.copy(copy_frozen=False).multi_agent(policies_to_train=[])
+    one.train()
+    after = weights(one)
+    assert same(*({k: v for k, v in each.items() if k.startswith("shared")} for each in (before, after)))
+    assert not torch.equal(before["critic.value_head.weight"], after["critic.value_head.weight"])
+
+
 @pytest.mark.parametrize("module", ["mlp", "curiosity"])
 def test_a_resumed_trial_goes_on_bit_by_bit(trial, tmp_path, module):
     one = trial(None, *MAPPO, f"module={module}")
