@@ -11,7 +11,7 @@ from ray.rllib.core.columns import Columns
 from torch import Tensor, nn
 
 from modules.base import ActorCritic, Batch
-from modules.parts.layers import dense_stack
+from modules.parts.layers import ACTIVATIONS, HIDDEN_GAIN, dense
 from modules.parts.message_attention import MessageAttention
 from modules.parts.messages import Speaker, gumbel_noise
 from modules.parts.observations import Observation, feature_space, split_mask
@@ -41,7 +41,9 @@ class TeamAPI(ABC):
 
 
 class Round(nn.Module):
-    """One exchange of messages: every agent speaks, reads, and joins what it read with its features.
+    """One exchange of messages: every agent speaks, reads, and joins what it read with its features,
+
+        features <- activation(features + W read)
 
     Args:
         dim: size of the features, which stays.
@@ -51,19 +53,19 @@ class Round(nn.Module):
     def __init__(self, dim: int, settings: Batch):
         super().__init__()
         channels, width = settings["comm_channels"], settings["attention_dim"]
-        self.read_dim = width
         if channels > 0:
             self.speaker = Speaker(dim, channels, settings["message_dim"], settings["message_type"] == "discrete")
             self.attention = MessageAttention(dim, channels * settings["message_dim"], width, settings["num_heads"])
-        self.join = dense_stack(dim + width, [dim], settings["activation"])
+        self.join = dense(width, dim, HIDDEN_GAIN)
+        self.activation = ACTIVATIONS[settings["activation"]]()
 
     def forward(self, features: Tensor, hears: Tensor | None, noise: Tensor | None, temperature: float) -> Tensor:
         """Features (..., N, dim) -> (..., N, dim); `hears` None: nothing gets through, all read zeros."""
         if hears is None:
-            read = features.new_zeros((*features.shape[:-1], self.read_dim))
+            joined = self.join.bias  # W 0
         else:
-            read = self.attention(features, self.speaker(features, noise, temperature), hears)
-        return self.join(torch.cat([features, read], -1))
+            joined = self.join(self.attention(features, self.speaker(features, noise, temperature), hears))
+        return self.activation(features + joined)
 
 
 class Communication(ActorCritic, TeamAPI):
@@ -77,11 +79,14 @@ class Communication(ActorCritic, TeamAPI):
     with what was read.
 
     Differs from TarMAC (Das et al. 2019, https://arxiv.org/abs/1810.11187): the rounds of one step have weights of
-    their own, there is no recurrent state, and messages are read in the step in which they are said.
+    their own, features are added to what was read without a matrix of their own, there is no recurrent state, and
+    messages are read in the step in which they are said.
 
     Raises:
         ValueError: for a `comm_range` where the world's observations have no positions.
     """
+
+    others: Tensor
 
     def setup(self) -> None:
         """Builds actor and critic, then the rounds between the encoder and the heads."""
@@ -92,6 +97,8 @@ class Communication(ActorCritic, TeamAPI):
                 f"module.comm_range must be null where observations have no positions of the agents, got "
                 f"{settings['comm_range']}"
             )
+        # (N, N) nobody hears itself; it follows from the world, so it is not saved with the weights
+        self.register_buffer("others", ~torch.eye(self.team_size, dtype=torch.bool), persistent=False)
         self.rounds = nn.ModuleList(Round(self.encoder.out_dim, settings) for _ in range(settings["comm_rounds"]))
 
     @property
@@ -124,7 +131,7 @@ class Communication(ActorCritic, TeamAPI):
     def _features(self, batch: Batch) -> tuple[Tensor, Batch]:
         obs, _ = split_mask(batch[Columns.OBS])
         features = self.encoder(obs)
-        hears, temperature = self._hears(obs, features.shape[-2]), self.model_config["gumbel_temperature"]
+        hears, temperature = self._hears(obs), self.model_config["gumbel_temperature"]
         for exchange, noise in zip(self.rounds, self._noise_of_rounds(batch), strict=True):
             features = exchange(features, hears, noise, temperature)
         return features, {}
@@ -133,17 +140,16 @@ class Communication(ActorCritic, TeamAPI):
         noise = batch.get(MESSAGE_NOISE)
         return [None] * len(self.rounds) if noise is None else noise.chunk(len(self.rounds), -1)
 
-    def _hears(self, obs: Tensor, team: int) -> Tensor | None:
+    def _hears(self, obs: Tensor) -> Tensor | None:
         """Whether agent i hears agent j, (N, N) or (..., N, N) bool; None where nothing gets through."""
         settings = self.model_config
         if settings["comm_cut"] or settings["comm_channels"] == 0:
             return None
-        others = ~torch.eye(team, dtype=torch.bool, device=obs.device)
         if settings["comm_range"] is None:
-            return others
+            return self.others
         places = obs[..., settings["positions"]]  # (..., N, axes)
         apart = places.unsqueeze(-2) - places.unsqueeze(-3)
-        return others & (apart.square().sum(-1) <= settings["comm_range"] ** 2)
+        return self.others & (apart.square().sum(-1) <= settings["comm_range"] ** 2)
 
     def _forward_exploration(self, batch: Batch, **kwargs: Any) -> Batch:
         if not self.drawn_columns:
@@ -166,7 +172,7 @@ class Communication(ActorCritic, TeamAPI):
         """
         seen, _ = split_mask(obs)
         features, weights = self.encoder(seen), []
-        hears, temperature = self._hears(seen, features.shape[-2]), self.model_config["gumbel_temperature"]
+        hears, temperature = self._hears(seen), self.model_config["gumbel_temperature"]
         if hears is None:
             raise ValueError("nobody listens to anybody: the channel is cut")
         for exchange in self.rounds:

@@ -113,8 +113,8 @@ class KnowsPlaces(Communication):
 class Deaf(Communication):
     """Nobody hears anybody."""
 
-    def _hears(self, obs, team):
-        return torch.zeros(team, team, dtype=torch.bool)
+    def _hears(self, obs):
+        return torch.zeros_like(self.others)
 
 
 class Untaught(Communication):

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from modules.parts.layers import dense
 
@@ -14,11 +15,11 @@ class MessageAttention(nn.Module):
     """Targeted communication: the receiver's features are the query, each sender's message gives its signature (the
     key) and what is read (the value).
 
-        read_i = W_o concat_h( sum_j softmax_j(q_ih . k_jh / sqrt(d)) v_jh ),  d = attention_dim / num_heads
+        read_i = concat_h( sum_j softmax_j(q_ih . k_jh / sqrt(d)) v_jh ),  d = attention_dim / num_heads
 
-    After TarMAC (Das et al. 2019, https://arxiv.org/abs/1810.11187). Differs from it: several heads; nobody hears
-    itself; signature and value are both functions of one message, whose size so bounds what is told; an agent that
-    hears nobody reads zeros.
+    After TarMAC (Das et al. 2019, https://arxiv.org/abs/1810.11187). Differs from it: several heads are possible;
+    nobody hears itself; signature and value are both functions of one message, whose size so bounds what is told; an
+    agent that hears nobody reads zeros.
 
     Args:
         query_dim: size of the receivers' features.
@@ -31,20 +32,15 @@ class MessageAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.query = dense(query_dim, attention_dim)
-        self.key = dense(message_dim, attention_dim, bias=False)  # softmax would cancel a bias
-        self.value = dense(message_dim, attention_dim)
-        self.output = dense(attention_dim, attention_dim, bias=False)  # who hears nobody reads exactly 0
+        self.key_and_value = dense(message_dim, 2 * attention_dim)  # both at once: half the calls
 
     def _heads(self, wide: Tensor) -> Tensor:
         return wide.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)  # (..., heads, N, d)
 
-    def weights(self, features: Tensor, messages: Tensor, hears: Tensor) -> Tensor:
-        """What each head of receiver i gives to sender j: (..., heads, N, N), rows that sum to 1, or 0 where it hears
-        nobody; arguments as for `forward`."""
-        q, k = self._heads(self.query(features)), self._heads(self.key(messages))
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        hears = hears.unsqueeze(-3)
-        return torch.softmax(torch.where(hears, scores, torch.finfo(scores.dtype).min), -1) * hears
+    def _parts(self, features: Tensor, messages: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (..., heads, N, d) each."""
+        key, value = self.key_and_value(messages).chunk(2, -1)
+        return self._heads(self.query(features)), self._heads(key), self._heads(value)
 
     def forward(self, features: Tensor, messages: Tensor, hears: Tensor) -> Tensor:
         """What each agent reads, (..., N, attention_dim).
@@ -52,7 +48,22 @@ class MessageAttention(nn.Module):
         Args:
             features: of the receivers, (..., N, query_dim).
             messages: of the senders, (..., N, message_dim).
-            hears: whether receiver i hears sender j, bool (..., N, N).
+            hears: whether receiver i hears sender j, bool (N, N) or (..., N, N).
         """
-        read = self.weights(features, messages, hears) @ self._heads(self.value(messages))  # (..., heads, N, d)
-        return self.output(read.transpose(-2, -3).flatten(-2))
+        q, k, v = self._parts(features, messages)
+        # torch's own gives 0 to who hears nobody; tests/test_communication.py holds it to that.
+        read = functional.scaled_dot_product_attention(q, k, v, attn_mask=_of_heads(hears))  # (..., heads, N, d)
+        return read.transpose(-2, -3).flatten(-2)
+
+    def weights(self, features: Tensor, messages: Tensor, hears: Tensor) -> Tensor:
+        """What each head of receiver i gives to sender j: (..., heads, N, N), rows that sum to 1, or 0 where it hears
+        nobody; arguments as for `forward`."""
+        q, k, _ = self._parts(features, messages)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        heard = _of_heads(hears)
+        return torch.softmax(torch.where(heard, scores, torch.finfo(scores.dtype).min), -1) * heard
+
+
+def _of_heads(hears: Tensor) -> Tensor:
+    """(N, N) as it is, (..., N, N) -> (..., 1, N, N): the same for all heads."""
+    return hears if hears.ndim == 2 else hears.unsqueeze(-3)
