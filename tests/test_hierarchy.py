@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from probes import Unwrapped
 from ray.rllib.core.columns import Columns
 
 from envs import default_config
@@ -18,6 +19,7 @@ from marl_tune.config import compose
 from marl_tune.fragment import SEQUENCE_STATES
 from marl_tune.policy import Policies
 from marl_tune.schema import SharingConfig
+from marl_tune.train_batch import EpisodesToTrainBatch
 from marl_tune.turn_rollout import TurnRollout
 
 TEAM, VECTOR = {"manager": "team"}, {"goals": None, "goal_dim": 2}
@@ -341,3 +343,17 @@ def test_memories_of_managers_keep_their_own_time(base):
                 state = module._forward_inference({Columns.OBS: seen, Columns.STATE_IN: state})[Columns.STATE_OUT]
         states[who] = state
     assert checked > 50
+
+
+def test_managers_discount_their_own_steps(base):
+    rollout = make_rollout(hierarchy(base, "ant_colony"))
+    pieces, modules = rollout.sample(25), {m: Unwrapped(module) for m, module in rollout.policies.modules.items()}
+
+    def targets(**discounts):
+        batches = EpisodesToTrainBatch(lambda_=0.9, **discounts)(rl_module=modules, episodes=pieces, batch={})
+        return {module_id: batch["value_targets"] for module_id, batch in batches.items()}
+
+    both = targets(gamma=0.9, gammas={"managers_of_ants": 0.5})
+    assert torch.equal(both["shared"], targets(gamma=0.9)["shared"])
+    assert torch.equal(both["managers_of_ants"], targets(gamma=0.5)["managers_of_ants"])
+    assert not torch.equal(both["managers_of_ants"], targets(gamma=0.9)["managers_of_ants"])
