@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -149,7 +150,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
         )
         .multi_agent(
             policies=set(module_ids),
-            policies_to_train=[m for m in module_ids if trains(sweep, m)],
+            policies_to_train=_trained(sweep, module_ids),
             policy_mapping_fn=partial(_module_of, policy_map.choices),
             count_steps_by="agent_steps",
         )
@@ -169,6 +170,12 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
         config.multi_agent(count_steps_by="agent_steps" if least else "env_steps")
         config.train_batch_size_per_learner = counted_batch(sweep, num_agents, least)
     return config
+
+
+def _trained(sweep: SweepConfig, module_ids: Sequence[str]) -> list[str] | None:
+    """The modules that learn, where some do not; None: all, a critic for all agents too."""
+    trained = [module_id for module_id in module_ids if trains(sweep, module_id)]
+    return None if len(trained) == len(module_ids) else trained
 
 
 def trains(sweep: SweepConfig, module_id: str) -> bool:

@@ -39,6 +39,8 @@ class Freeze:
 class Scheme(Protocol):
     """Whom each learner plays, and when it is frozen."""
 
+    window: int  # newest games of the first learner against frozen copies that the logged rates speak of
+
     def table(self, pool: Pool) -> Table:
         """Learner -> player -> share of its games."""
 
@@ -58,7 +60,7 @@ class PastSelves:
     """One learner against the pool, and in a share of the games against itself."""
 
     def __init__(self, config: SelfPlayConfig):
-        self.config = config
+        self.config, self.window = config, config.snapshot.games
 
     def table(self, pool: Pool) -> Table:
         config, slots = self.config, list(pool.slots)
@@ -83,7 +85,7 @@ class League:
     """Main agents, main exploiters and league exploiters."""
 
     def __init__(self, config: LeagueConfig):
-        self.config = config
+        self.config, self.window = config, config.games
         self.kinds = learners_of(config)
         self.main_agents = [learner for learner, kind in self.kinds.items() if kind == MAIN_AGENT]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +18,7 @@ from envs.curriculum import curriculum_of
 from envs.world import agents_per_step
 from marl_tune import overrides
 from marl_tune.budget import fragment_length, max_iterations, num_copies
-from marl_tune.build import algorithm_config, build_policy_map, build_world
+from marl_tune.build import algorithm_config, build_policy_map, build_world, trains
 from marl_tune.cluster import concurrent_trials
 from marl_tune.policy import Policies
 from marl_tune.quiet import quiet_ray
@@ -86,11 +88,9 @@ class _Built:
         self.bytes_saved = self._bytes_saved()
 
     def _bytes_saved(self) -> int:
-        """Of one checkpoint: the weights, and Adam's two moments of each."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "policy.pt"
-            torch.save({m: module.get_state() for m, module in self.modules.items()}, path)
-            return 3 * path.stat().st_size
+        """Of one checkpoint: the weights, and Adam's two moments of each that learns."""
+        learning = {m: module for m, module in self.modules.items() if trains(self.sweep, m)}
+        return _bytes_of(self.modules) + 2 * _bytes_of(learning)
 
     def lines(self) -> list[str]:
         """World, modules, and who is controlled by which."""
@@ -113,6 +113,13 @@ def _curriculum_lines(sweep: SweepConfig) -> list[str]:
         lines.append(f"  stage {number}   {changes}: {batch}, left at {curriculum.thresholds[number]:g}")
     back = "" if curriculum.fall_back is None else f"; back to the stage before below {curriculum.fall_back:g}"
     return [*lines, f"  stage {len(curriculum.stages)}   the world itself{back}"]
+
+
+def _bytes_of(modules: Mapping[str, Any]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.pt"
+        torch.save({m: module.get_state() for m, module in modules.items()}, path)
+        return path.stat().st_size
 
 
 def _resource_lines(sweep: SweepConfig, there: Resources | None) -> list[str]:

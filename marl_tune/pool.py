@@ -3,8 +3,8 @@
 Ratings are Elo's (1978), on one scale: the untrained policy in the first slot has 0 for ever, and a learner begins with
 its rating. A frozen copy keeps the rating that its learner had: a yardstick that does not move, so that trials which
 play against the same copies can be compared. (Elo's players all move; here only learners do.) A rating follows a
-learner with a delay of about 700 / elo_k games, and scatters by about sqrt(87 elo_k) points, which is handed on from
-copy to copy: small steps make it exact and slow, large ones quick and noisy.
+learner with a delay of about 700 / elo_k games, and scatters by about sqrt(87 elo_k) points. Copies hand that on, and
+upwards: they are made when the learner had luck. So steps are small here, where games are many (chess has 10 to 40).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Which policy of the sweep is best: the most promising checkpoints play again, greedily, on the same unseen seeds."""
+"""Which policy of the sweep is best: the most promising checkpoints play again, greedily, on the same unseen seeds;
+under self-play against each other."""
 
 from __future__ import annotations
 
@@ -110,6 +111,7 @@ def _select_by_games(
     first = order[0]
     rival = next((number for number in order if chosen[number].trial != chosen[first].trial), None)
     record: dict[str, Any] = {"separated": False, "difference_to_next": None, "baseline": None}
+    record["seeds"] = sorted(set(judged[first].seeds))
     if rival is not None:
         difference, ci = lead(judged[first], judged[rival], rules)
         next_one = {"trial": chosen[rival].trial, "difference": difference, "ci95": list(ci)}

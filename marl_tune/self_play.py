@@ -19,7 +19,7 @@ from marl_tune.games import taken
 from marl_tune.league import Freeze, scheme
 from marl_tune.pool import UNTRAINED, Pool
 from marl_tune.schema import SweepConfig
-from marl_tune.schema_self_play import SelfPlayConfig, VersusConfig
+from marl_tune.schema_self_play import VersusConfig
 from marl_tune.shared_pool import SharedPool, Weights
 from marl_tune.sides import learners_of, slots_of
 
@@ -42,10 +42,9 @@ class SelfPlay:
         config = sweep.sharing
         assert isinstance(config, VersusConfig)
         self._sweep, self._algorithm, self._trial, self._seed, self._shared = sweep, algorithm, trial, seed, shared
-        window = config.snapshot.games if isinstance(config, SelfPlayConfig) else config.games  # type: ignore[attr-defined]
-        learners, slots = list(learners_of(config)), slots_of(config)
-        self.pool = Pool(learners, slots, config.elo_k, window, sweep.seed)
         self._scheme = scheme(config)
+        learners, slots = list(learners_of(config)), slots_of(config)
+        self.pool = Pool(learners, slots, config.elo_k, self._scheme.window, sweep.seed)
 
     def begin(self) -> None:
         """Puts the untrained policy into the first slot of a new algorithm."""

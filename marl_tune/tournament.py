@@ -44,6 +44,7 @@ class Judged:
     returns: list[float]  # of its agents, their mean
     team: list[float]  # the same, their sum
     lengths: list[int]  # steps of the world
+    seeds: list[int]
 
 
 def play_tournament(sweep: SweepConfig, folders: Sequence[Path]) -> list[Judged]:
@@ -63,7 +64,7 @@ def play_tournament(sweep: SweepConfig, folders: Sequence[Path]) -> list[Judged]
     with build_world(sweep, 1) as world:
         sides = _sides(world.groups, sweep)
     matches = _schedule(len(modules), len(sides), sweep.selection)
-    judged = [Judged([], [], [], []) for _ in modules]
+    judged = [Judged([], [], [], [], []) for _ in modules]
     generator = torch.get_rng_state()
     torch.manual_seed(sweep.selection.seed)  # a policy that samples its actions plays the same games again
     for start in range(0, len(matches), COPIES_AT_ONCE):
@@ -139,6 +140,7 @@ def _take(
             judged[player].returns.append(team / size)
             judged[player].team.append(team)
             judged[player].lengths.append(int(evaluation.lengths[number]))
+            judged[player].seeds.append(match.seed)
 
 
 def describe_games(judged: Judged, rules: SelectionConfig) -> dict[str, Any]:

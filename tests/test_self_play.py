@@ -153,6 +153,15 @@ def test_the_command_line_refuses_returns(capsys):
     assert "search.metric must be self_play/elo under sharing=self_play" in capsys.readouterr().err
 
 
+def test_the_dry_run_names_learner_and_slots(capsys):
+    assert main(["+experiment=tictactoe_self_play", "sharing.pool_size=3", "dry_run=true"]) == 0
+    plan = capsys.readouterr().out
+    assert [line.split()[0] for line in plan.splitlines() if "parameters" in line] == [
+        "main",
+        *("opponent_0", "opponent_1", "opponent_2"),
+    ]
+
+
 # -- who plays ---------------------------------------------------------------------------------------------------------
 
 

@@ -84,6 +84,7 @@ def test_the_selection_lets_candidates_play_each_other(finished):
         low, high = candidate["ci95"]
         assert candidate["episodes"] == 12, "3 rounds, 4 games each"
         assert 0 <= low <= candidate["mean_result"] <= high <= 1
+    assert judged["seeds"] == [2000000, 2000001, 2000002]
     summary = read_json(finished.summary)
     assert summary["best"]["evaluation"]["mean_result"] == results[0]
     assert summary["metric"] == "self_play/elo"

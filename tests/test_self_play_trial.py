@@ -7,6 +7,7 @@ from probes import learner_of
 
 from marl_tune.config import compose
 from marl_tune.evaluation import evaluate_checkpoint
+from marl_tune.games import games_of
 from marl_tune.pool import UNTRAINED
 from marl_tune.results import RunFolder, read_csv, read_json
 from marl_tune.run import run
@@ -115,6 +116,22 @@ def test_opponents_experience_never_leaves_the_runner(lone):
     for piece in mirror._algorithm.env_runner.sample() + mirror._algorithm.env_runner.sample():
         both.setdefault(piece.multi_agent_episode_id, set()).add(piece.agent_id)
     assert max(len(agents) for agents in both.values()) == 2, "of a game against itself it learns from both"
+
+
+def test_a_game_counts_for_nobody_when_its_opponent_is_replaced(lone):
+    one = lone("sharing.mirror=0")
+    one.train()
+    runner = one._algorithm.env_runner
+    runner.get_metrics()
+    runner.sample(num_timesteps=24)
+    runner.rollout.finished.clear()
+    slot = {"opponent_0": {name: value.numpy() for name, value in weights(one, "opponent_0").items()}}
+    runner.set_matches(runner.policy_map.matchmaker.table, slot)
+    runner.sample()
+    records = runner.rollout.finished
+    first = {record.copy: record for record in reversed(records)}
+    assert [record.copy for record in records if not record.modules] == [r.copy for r in records if r is first[r.copy]]
+    assert len(games_of(records, runner.policy_map)) == len(records) - 8
 
 
 def test_weights_of_frozen_modules_are_not_sent_every_iteration(lone, monkeypatch):
