@@ -22,7 +22,9 @@ from marl_tune.resources import runner_cpus
 from marl_tune.rllib_runner import RllibEnvRunner
 from marl_tune.roles import role_modules
 from marl_tune.schema import SweepConfig
+from marl_tune.schema_self_play import VersusConfig
 from marl_tune.sharing import module_of_agents
+from marl_tune.sides import learners_of, matchmaker
 
 RUNNERS = {"batched": BatchedEnvRunner, "rllib": RllibEnvRunner}
 
@@ -34,7 +36,10 @@ def build_world(sweep: SweepConfig, num_envs: int) -> World:
 
 def build_policy_map(sweep: SweepConfig, world: World) -> PolicyMap:
     """Who controls whom in this world under the sweep's sharing scheme."""
-    return PolicyMap(world.groups, module_of_agents(world.groups, sweep.sharing))
+    matches = matchmaker(world.groups, sweep.sharing)
+    return PolicyMap(
+        world.groups, module_of_agents(world.groups, sweep.sharing), None if matches is None else matches.draw, matches
+    )
 
 
 def module_configs(sweep: SweepConfig, policy_map: PolicyMap) -> dict[str, dict[str, Any]]:
@@ -113,6 +118,8 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
         )
     )
     config.training(**_training(sweep))
+    if isinstance(sweep.sharing, VersusConfig):
+        config.multi_agent(policies_to_train=list(learners_of(sweep.sharing)))
     if takes_turns:
         # A fragment is an iteration, however many decisions it holds: RLlib would sample another one for those missing.
         config.multi_agent(count_steps_by="env_steps")

@@ -47,6 +47,8 @@ from ray.rllib.utils.metrics import (
 
 from envs.world import StateUnavailable
 from marl_tune.fragment import bring_to_host
+from marl_tune.games import GAMES, games_of
+from marl_tune.matchmaking import Table
 from marl_tune.policy import Policies
 from marl_tune.policy_map import PolicyMap
 from marl_tune.rollout import EpisodeRecord, Rollout
@@ -132,7 +134,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             rollout = None if self.rollout is None else self.rollout.get_state()
         except StateUnavailable:
             rollout = None  # new episodes after a restore
+        matchmaker = self.policy_map.matchmaker
         return {
+            "matches": None if matchmaker is None else matchmaker.table,
             "rollout": rollout,
             "steps": self._steps_taken,
             "recent": list(self._recent),
@@ -149,10 +153,25 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self._recent.clear()
         self._recent.extend(state["recent"])
         self._steps_taken = state["steps"]
+        if self.policy_map.matchmaker is not None:
+            self.policy_map.matchmaker.table = state["matches"]
         self.begin()
         if go_on and state["rollout"] is not None:
             self.rollout.set_state(state["rollout"])
             torch.set_rng_state(state["generator"])
+
+    def set_matches(self, table: Table, replaced: dict[str, Any]) -> None:
+        """Says whom learners play from the next episodes on, and puts other weights into modules.
+
+        Args:
+            table: see `Matchmaker`.
+            replaced: module id -> weights; games that such a module plays at present count for nobody.
+        """
+        assert self.policy_map.matchmaker is not None
+        self.policy_map.matchmaker.table = table
+        self.module.set_state(replaced)
+        if self.rollout is not None:
+            self.rollout.policies.assignment.note_replaced(replaced)
 
     # -- sampling ----------------------------------------------------------------------------------------------------
 
@@ -189,10 +208,11 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 pieces = self.rollout.sample(self._steps(num_timesteps), explore)
             else:
                 pieces = self.rollout.sample_episodes(num_episodes, explore)
+            learned_from = self.rollout.learned_from(pieces)
             if self.worker_index:  # the learner is another process, perhaps without the GPU of this one
-                bring_to_host(pieces)
+                bring_to_host(learned_from)
         self._log_steps(pieces, self.rollout.env_steps - before)
-        return pieces
+        return learned_from
 
     def _pull_weights(self) -> None:
         """Takes newer weights from the state server, where an algorithm has one; goes on with the old if it is gone."""
@@ -233,6 +253,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         if self.rollout is not None and self.rollout.finished:
             ended = len(self.rollout.finished)
             returns = np.fromiter(chain.from_iterable(r.returns.values() for r in self.rollout.finished), np.float64)
+            if self.policy_map.matchmaker is not None:
+                games = games_of(self.rollout.finished, self.policy_map)
+                self.metrics.log_value(GAMES, (self.worker_index or 0, games), reduce="item_series")
             self._recent.extend(self.rollout.finished)
             self.rollout.finished.clear()
             self.metrics.log_value(NUM_EPISODES, ended, reduce="sum")

@@ -56,11 +56,14 @@ class Player(Protocol):
         """Group -> observations (B, N, ...) to group -> actions (B, N, ...)."""
 
 
-class _Modules:
+class PolicyPlayer:
+    """Acts by modules."""
+
     def __init__(self, policies: Policies, world: World, explore: bool):
         self.policies, self.world, self.explore = policies, world, explore
 
     def act(self, observations: Any) -> dict[str, np.ndarray]:
+        """See `Player.act`."""
         return self.policies.act(observations, self.explore, self.world.acting)[1]
 
 
@@ -85,7 +88,8 @@ def evaluate_modules(
     """Plays one episode for each seed with living modules, in copies of the world of their own."""
 
     def player(world: World) -> Player:
-        return _Modules(Policies(modules, build_policy_map(sweep, world), world.num_envs), world, explore)
+        policy_map = build_policy_map(sweep, world).first_choices()
+        return PolicyPlayer(Policies(modules, policy_map, world.num_envs), world, explore)
 
     parts = []
     generator = torch.get_rng_state()

@@ -10,9 +10,14 @@ import modules
 from marl_tune.errors import unknown
 from marl_tune.schema import ClusterConfig, LoggerConfig, PpoConfig, SharingConfig
 from marl_tune.schema_search import AshaConfig, OptunaConfig, Pb2Config, PbtConfig, SearchConfig
+from marl_tune.schema_self_play import LeagueConfig, SelfPlayConfig
 
 OPTIONS: Mapping[str, Mapping[str, type]] = {
-    "sharing": dict.fromkeys(("parameter_sharing", "independent", "roles"), SharingConfig),
+    "sharing": {
+        **dict.fromkeys(("parameter_sharing", "independent", "roles"), SharingConfig),
+        "self_play": SelfPlayConfig,
+        "league": LeagueConfig,
+    },
     "algorithm": {"ppo": PpoConfig},
     "search": {
         "none": SearchConfig,

@@ -73,13 +73,20 @@ class MarlPPOLearner(PPOTorchLearner):
             # RLlib's own switch does nothing where there are several modules, or could be.
             for module in self._module.values():
                 module._forward_train = torch.compile(module._forward_train)
+        # After super().build(): RLlib's wrapper for several learners refuses a module without a gradient.
+        frozen = {m: module for m, module in self._module.items() if not self.should_module_be_updated(m)}
+        for module in frozen.values():
+            module.requires_grad_(False)
+        self._frozen = set(frozen)
         self._bfloat16 = self.config.learner_config_dict[PRECISION] == "bfloat16"
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """One Adam for actor and critic, and one for curiosity.
+        """One Adam for actor and critic, and one for curiosity; none for a module that does not train.
 
         RLlib clips gradients by optimizer: a large gradient of the one must not shrink the steps of the other.
         """
+        if not self.should_module_be_updated(module_id):
+            return
         module = self._module[module_id].unwrapped()
         apart = module.curiosity_parameters() if isinstance(module, IntrinsicRewardAPI) else []
         own = {id(parameter) for parameter in apart}
@@ -170,7 +177,10 @@ class MarlPPOLearner(PPOTorchLearner):
                 steps[module_id] += steps_of(batch)
         self._log_steps(steps)
         self.after_gradient_based_update(timesteps=timesteps or {})
-        return None if _no_metrics_reduce else self.metrics.reduce()
+        if _no_metrics_reduce:
+            return None
+        # RLlib logs something of every module, and sends the weights of those that are logged to the runners.
+        return {name: values for name, values in self.metrics.reduce().items() if name not in self._frozen}
 
     def _make_batch_if_necessary(self, training_data: TrainingData) -> MultiAgentBatch:
         if training_data.episodes is None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -20,6 +22,7 @@ from marl_tune.policy import Policies
 from marl_tune.quiet import quiet_ray
 from marl_tune.resources import Resources, machine_resources, trial_resources
 from marl_tune.schema import SweepConfig
+from marl_tune.sides import learning_modules
 from marl_tune.space import Distribution, parse, trial_count
 
 
@@ -77,11 +80,9 @@ class _Built:
         self.bytes_saved = self._bytes_saved()
 
     def _bytes_saved(self) -> int:
-        """Of one checkpoint: the weights, and Adam's two moments of each."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "policy.pt"
-            torch.save({m: module.get_state() for m, module in self.modules.items()}, path)
-            return 3 * path.stat().st_size
+        """Of one checkpoint: the weights, and Adam's two moments of each that learns."""
+        learning = {m: self.modules[m] for m in learning_modules(self.sweep.sharing, list(self.modules))}
+        return _bytes_of(self.modules) + 2 * _bytes_of(learning)
 
     def lines(self) -> list[str]:
         """World, modules, and who is controlled by which."""
@@ -95,6 +96,13 @@ class _Built:
         if len(self.map.modules) > 8:
             out.append(f"  … and {len(self.map.modules) - 8} modules more")
         return out
+
+
+def _bytes_of(modules: Mapping[str, Any]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.pt"
+        torch.save({m: module.get_state() for m, module in modules.items()}, path)
+        return path.stat().st_size
 
 
 def _resource_lines(sweep: SweepConfig, there: Resources | None) -> list[str]:

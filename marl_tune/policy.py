@@ -104,15 +104,13 @@ class Policies:
     def get_state(self) -> dict[str, Any]:
         """Who acts for whom, the generator of the draws, and all recurrent states."""
         return {
-            "owner": {name: value.copy() for name, value in self.assignment.owner.items()},
-            "generator": self.assignment.rng.bit_generator.state,
+            "assignment": self.assignment.get_state(),
             "states": {m: {k: v.cpu() for k, v in state.items()} for m, state in self.states.items()},
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes back to what `get_state` returned."""
-        self.assignment.set_owner(state["owner"])
-        self.assignment.rng.bit_generator.state = state["generator"]
+        self.assignment.set_state(state["assignment"])
         self.states = {
             m: {k: v.clone().to(self.device) for k, v in tensors.items()} for m, tensors in state["states"].items()
         }

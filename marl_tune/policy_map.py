@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from envs.world import AgentGroup
+from marl_tune.matchmaking import Matchmaker
 
 Parts = list[tuple[str, np.ndarray | None]]  # group, and places among its B N agents, copy by copy; None: all of them
 Seed = int | list[int] | None  # of a generator; None: a fresh one
-Draw = Callable[[np.random.Generator], Mapping[str, str]]  # -> agent id -> module id, for one episode of one copy
+Draw = Callable[[np.random.Generator, int], Mapping[str, str]]
+# -> agent id -> module id, for one episode of one copy; the number is its turn: that of the copy + of its episode
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,22 @@ class PolicyMap:
         groups: the world's agent groups.
         module_of: agent id -> module id; with `draw`, the ids of the modules that may act for it.
         draw: chooses the modules of one episode of one copy. None: `module_of` holds for all episodes.
+        matchmaker: whose `draw` that is, where sides play against each other.
 
     Raises:
         ValueError: if two agents with different spaces share a module.
     """
 
     def __init__(
-        self, groups: Sequence[AgentGroup], module_of: Mapping[str, str | Sequence[str]], draw: Draw | None = None
+        self,
+        groups: Sequence[AgentGroup],
+        module_of: Mapping[str, str | Sequence[str]],
+        draw: Draw | None = None,
+        matchmaker: Matchmaker | None = None,
     ):
         self.groups = tuple(groups)
         self.choices = {agent: (ids,) if isinstance(ids, str) else tuple(ids) for agent, ids in module_of.items()}
-        self.draw = draw
+        self.draw, self.matchmaker = draw, matchmaker
         self.agents = [agent for group in self.groups for agent in group.agents]
         serves: dict[str, list[AgentGroup]] = {}
         for group in self.groups:
@@ -66,13 +74,17 @@ class PolicyMap:
             action_space=first.action_space,
         )
 
-    def owners(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def first_choices(self) -> PolicyMap:
+        """The map in which every agent acts by the first of its choices: how a policy is evaluated."""
+        return PolicyMap(self.groups, {agent: ids[0] for agent, ids in self.choices.items()})
+
+    def owners(self, rng: np.random.Generator, turn: int = 0) -> dict[str, np.ndarray]:
         """The modules of one episode of one copy: group -> (N,) numbers into `module_ids`.
 
         Raises:
             ValueError: if `draw` gives an agent a module that is not among its choices.
         """
-        chosen = {agent: ids[0] for agent, ids in self.choices.items()} if self.draw is None else self.draw(rng)
+        chosen = {agent: ids[0] for agent, ids in self.choices.items()} if self.draw is None else self.draw(rng, turn)
         for agent in self.agents:
             if chosen[agent] not in self.choices[agent]:
                 raise ValueError(f"{agent} was given module {chosen[agent]!r}, not one of {self.choices[agent]}")
@@ -96,23 +108,44 @@ class Assignment:
         self.map, self.num_envs = policy_map, num_envs
         self.rng = np.random.default_rng(seed)
         self.owner = {g.name: np.zeros((num_envs, len(g.agents)), np.int64) for g in policy_map.groups}
+        self.turns = np.arange(num_envs)  # (B,) of the present episodes
+        self.replaced = np.zeros(num_envs, bool)  # (B,) copies where a module has become another one in mid-episode
         self._draw(range(num_envs))
 
     def begin_episodes(self, copies: np.ndarray) -> bool:
         """Draws the modules of new episodes; whether any row may stand for another agent now."""
         if self.map.draw is None:
             return False
+        self.turns[copies] += 1
+        self.replaced[copies] = False
         self._draw(copies)
         return True
 
-    def set_owner(self, owner: Mapping[str, np.ndarray]) -> None:
-        """Takes over an earlier `owner`: group -> (B, N) numbers of modules."""
-        self.owner = {name: value.copy() for name, value in owner.items()}
+    def note_replaced(self, module_ids: Collection[str]) -> None:
+        """Notes that these modules have become others: the episodes that they play at present are nobody's games."""
+        numbers = [self.map.module_ids.index(module_id) for module_id in module_ids]
+        for owner in self.owner.values():
+            self.replaced |= np.isin(owner, numbers).any(axis=1)
+
+    def get_state(self) -> dict[str, Any]:
+        """Who acts for whom, and the generator of the draws."""
+        return {
+            "owner": {name: value.copy() for name, value in self.owner.items()},
+            "turns": self.turns.copy(),
+            "replaced": self.replaced.copy(),
+            "generator": self.rng.bit_generator.state,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes back to what `get_state` returned."""
+        self.owner = {name: value.copy() for name, value in state["owner"].items()}
+        self.turns, self.replaced = state["turns"].copy(), state["replaced"].copy()
+        self.rng.bit_generator.state = state["generator"]
         self._make_rows()
 
     def _draw(self, copies: Sequence[int] | np.ndarray) -> None:
         for copy in copies:
-            for name, numbers in self.map.owners(self.rng).items():
+            for name, numbers in self.map.owners(self.rng, int(self.turns[copy])).items():
                 self.owner[name][copy] = numbers
         self._make_rows()
 

@@ -82,6 +82,8 @@ class RunFolder:
         self.progress = self.path / "progress.csv"
         self.lineage = self.path / "lineage.csv"
         self.breakthroughs = self.path / "breakthroughs.csv"
+        self.pool = self.path / "pool"
+        self.self_play = self.path / "self_play.json"
         self.best = self.path / "best"
         self.best_checkpoint = self.best / "checkpoint"
         self.best_config = self.best / "config.yaml"

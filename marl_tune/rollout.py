@@ -9,6 +9,7 @@ take as they are.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ class EpisodeRecord:
     length: int
     returns: dict[str, float]  # agent -> return
     module_returns: dict[str, float]  # module -> sum over the agents that it acted for
+    modules: dict[str, str]  # agent -> module; {} where one was replaced by another while it played
     metrics: dict[str, float]  # the world's own
     seconds: float
 
@@ -58,6 +60,8 @@ class Rollout:
         self._returns = {g.name: np.zeros((copies, len(g.agents)), np.float64) for g in world.groups}
         self._began = np.full(copies, time.perf_counter())
         self._modules = [self._modules_of(copy) for copy in range(copies)]
+        self._learners: dict[str, str] = {}  # episode -> the one module that learns from it, where there is only one
+        self._note_learners(range(copies))
         self.finished: list[EpisodeRecord] = []
         self.env_steps = 0  # of all copies together
 
@@ -117,6 +121,20 @@ class Rollout:
         ids = {record.id for record in self.finished}
         return [piece for piece in pieces if piece.multi_agent_episode_id in ids]
 
+    def learned_from(self, pieces: list[SingleAgentEpisode]) -> list[SingleAgentEpisode]:
+        """Of the pieces just sampled those of modules that learn from the game; see `Matchmaker`."""
+        if self.policies.map.matchmaker is None:
+            return pieces
+        kept = [piece for piece in pieces if piece.module_id == self._learners[piece.multi_agent_episode_id]]
+        self._learners = {episode: self._learners[episode] for episode in self._episode_ids}
+        return kept
+
+    def _note_learners(self, copies: Iterable[int]) -> None:
+        matchmaker = self.policies.map.matchmaker
+        if matchmaker is not None:
+            turns = self.policies.assignment.turns
+            self._learners |= {self._episode_ids[b]: matchmaker.learner(int(turns[b])) for b in copies}
+
     def get_state(self) -> dict[str, Any]:
         """Where every copy stands, for `set_state` of a rollout of the same structure."""
         return {
@@ -135,6 +153,7 @@ class Rollout:
         self._returns = {name: value.copy() for name, value in state["returns"].items()}
         self.policies.set_state(state["policies"])
         self._modules = [self._modules_of(copy) for copy in range(self.world.num_envs)]
+        self._note_learners(range(self.world.num_envs))
 
     def _modules_of(self, copy: int) -> dict[str, tuple[str, ...]]:
         """Group -> module id of each of its agents, in the present episode of a copy."""
@@ -180,15 +199,20 @@ class Rollout:
         if self.policies.map.draw is not None:
             for b in done:
                 self._modules[b] = self._modules_of(b)
+            self._note_learners(done.tolist())
         self.observations = self.world.reset(copies=done)
 
     def _record(self, copy: int, metrics: dict[str, float], seconds: float) -> EpisodeRecord:
-        returns, of_modules = {}, dict.fromkeys(self.policies.map.module_ids, 0.0)
+        returns, modules = {}, {}
+        of_modules = dict.fromkeys(self.policies.map.module_ids, 0.0)
         for group in self.world.groups:
             for column, (agent, module_id) in enumerate(
                 zip(group.agents, self._modules[copy][group.name], strict=True)
             ):
                 returns[agent] = float(self._returns[group.name][copy, column])
                 of_modules[module_id] += returns[agent]
+                modules[agent] = module_id
+        if self.policies.assignment.replaced[copy]:
+            modules = {}
         length = int(self.episode_step[copy])
-        return EpisodeRecord(self._episode_ids[copy], copy, length, returns, of_modules, metrics, seconds)
+        return EpisodeRecord(self._episode_ids[copy], copy, length, returns, of_modules, modules, metrics, seconds)

@@ -26,11 +26,12 @@ class RoleConfig:
 class SharingConfig:
     """Which agents act by which module."""
 
-    name: str  # parameter_sharing: one module a group; independent: one an agent; roles: one a role
+    name: str  # parameter_sharing: one module a group; independent: one an agent; roles: one a role; self_play, league:
+    # learners against frozen copies of learners, see marl_tune/schema_self_play.py
     roles: dict[str, RoleConfig]  # name of a role (and its module) -> role, tried in this order; {} but under roles
 
     def __post_init__(self) -> None:
-        one_of("sharing.name", self.name, ("parameter_sharing", "independent", "roles"))
+        one_of("sharing.name", self.name, ("parameter_sharing", "independent", "roles", "self_play", "league"))
         if self.name != "roles" and len(self.roles) > 0:
             raise invalid("sharing.roles", f"be empty under sharing={self.name}", sorted(self.roles))
         if self.name == "roles" and len(self.roles) == 0:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from envs.world import AgentGroup
 from marl_tune.errors import ConfigError
 from marl_tune.schema import SharingConfig
+from marl_tune.sides import versus
 
 SHARED = "shared"
 
@@ -44,13 +45,15 @@ def _matches(patterns: Sequence[str], agent: str, group: str) -> bool:
     return any(fnmatchcase(agent, p) or fnmatchcase(group, p) for p in patterns)
 
 
-SHARING: dict[str, Callable[[Sequence[AgentGroup], SharingConfig], dict[str, str]]] = {
+SHARING: dict[str, Callable[[Sequence[AgentGroup], SharingConfig], Mapping[str, str | Sequence[str]]]] = {
     "parameter_sharing": parameter_sharing,
     "independent": independent,
     "roles": roles,
+    "self_play": versus,
+    "league": versus,
 }
 
 
-def module_of_agents(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]:
-    """Agent id -> module id under the chosen scheme."""
+def module_of_agents(groups: Sequence[AgentGroup], config: SharingConfig) -> Mapping[str, str | Sequence[str]]:
+    """Agent id -> module id, or those that may act for it, under the chosen scheme."""
     return SHARING[config.name](groups, config)

@@ -32,7 +32,7 @@ class InProcess(Trial):
         self._own_id, self._whole = trial_id, convert.to_dict(sweep)
         super().__init__(config={})
 
-    def setup(self, config: dict[str, Any], sweep: dict[str, Any] | None = None) -> None:
+    def setup(self, config: dict[str, Any], sweep: dict[str, Any] | None = None, pool: str | None = None) -> None:
         super().setup(config, self._whole)
 
     @property

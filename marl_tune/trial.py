@@ -25,6 +25,8 @@ from marl_tune.build import algorithm_config
 from marl_tune.env_runner import FINISHED_RETURNS, RETURN_MEAN_AGENT, RETURN_SUM_TEAM
 from marl_tune.evaluation import evaluate_modules
 from marl_tune.schema import SweepConfig
+from marl_tune.self_play import SelfPlay, has_opponents
+from marl_tune.shared_pool import SharedPool
 from marl_tune.train_batch import INTRINSIC_REWARD_MEAN
 
 
@@ -40,12 +42,18 @@ class Trial(tune.Trainable):
     this process.
     """
 
-    def setup(self, config: dict[str, Any], sweep: dict[str, Any]) -> None:
-        """Tune's entry: `sweep` is the SweepConfig as a plain dict."""
-        self._base = sweep
+    def setup(self, config: dict[str, Any], sweep: dict[str, Any], pool: str | None = None) -> None:
+        """Tune's entry.
+
+        Args:
+            sweep: the SweepConfig as a plain dict.
+            pool: folder of the frozen copies that a population under self-play shares; None: a pool of its own.
+        """
+        self._base, self._shared_pool = sweep, None if pool is None else SharedPool(pool)
         self._algorithm: Any = None  # Algorithm
         self._sweep: Any = None  # what the living algorithm was built from, or changed to
         self._breakthroughs: BreakthroughDetector | None = None  # made with the algorithm
+        self._self_play: SelfPlay | None = None  # made with the algorithm
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -71,6 +79,11 @@ class Trial(tune.Trainable):
         self._algorithm = algorithm_config(self._wanted).build_algo()
         self._sweep, self._fresh = self._wanted, False
         self._breakthroughs = self._detector()
+        self._self_play = None
+        if has_opponents(self._sweep):
+            seed = self._base["seed"]
+            self._self_play = SelfPlay(self._sweep, self._algorithm, self.trial_id, seed, self._shared_pool)
+            self._self_play.begin()
 
     def _change(self) -> None:
         """Makes the living Algorithm one with the wanted settings, which differ in live keys only."""
@@ -103,6 +116,9 @@ class Trial(tune.Trainable):
         agent_steps = int(sum(sampled["num_agent_steps_sampled"].values()))
         self._env_steps += env_steps
         self._agent_steps += agent_steps
+        played = {}
+        if self._self_play is not None:
+            played = self._self_play.play_on(sampled, self.iteration + 1, self._agent_steps)
         learners = {m: _scalars(v) for m, v in result[LEARNER_RESULTS].items() if m != ALL_MODULES}
         return {
             "env_steps": self._env_steps,
@@ -111,6 +127,7 @@ class Trial(tune.Trainable):
             "steps_per_s": agent_steps / result["time_this_iter_s"],
             **_returns(sampled),
             **self._look_for_breakthroughs(sampled),
+            **played,
             "env_runners": _episodes(sampled, learners),
             "learners": learners,
             "seconds": {
@@ -156,6 +173,8 @@ class Trial(tune.Trainable):
         counters |= {"env_steps": self._env_steps, "agent_steps": self._agent_steps}
         if self._breakthroughs is not None:
             counters["breakthroughs"] = self._breakthroughs.get_state()
+        if self._self_play is not None:
+            counters["self_play"] = self._self_play.get_state()
         checkpoint.save(Path(checkpoint_dir), self._sweep, self._algorithm, counters)
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
@@ -174,6 +193,8 @@ class Trial(tune.Trainable):
         self._breakthroughs = self._detector()
         if self._breakthroughs is not None and "breakthroughs" in counters:
             self._breakthroughs.set_state(counters["breakthroughs"])
+        if self._self_play is not None:
+            self._self_play.set_state(counters["self_play"])
 
 
 def only_live_changes(old: SweepConfig, new: SweepConfig) -> bool:

@@ -20,7 +20,9 @@ from marl_tune.errors import ConfigError
 from marl_tune.resources import own_cpus, runner_cpus
 from marl_tune.results import TUNE_STATE, RunFolder
 from marl_tune.schema import SweepConfig
+from marl_tune.schema_search import PopulationConfig
 from marl_tune.search import SearchPlan, plan, seed_everything
+from marl_tune.self_play import has_opponents
 from marl_tune.space import parse
 from marl_tune.stopping import SweepStopper
 from marl_tune.trial import Trial
@@ -86,7 +88,9 @@ class _Interrupts:
 def _run(
     sweep: SweepConfig, run: RunFolder, parts: SearchPlan, callbacks: list[SweepCallback]
 ) -> tune.ExperimentAnalysis:
-    trainable = tune.with_resources(tune.with_parameters(Trial, sweep=convert.to_dict(sweep)), placement(sweep))
+    pool = str(run.pool) if shares_pool(sweep) else None
+    bound = tune.with_parameters(Trial, sweep=convert.to_dict(sweep), pool=pool)
+    trainable = tune.with_resources(bound, placement(sweep))
     return tune.run(
         trainable,
         name=run.tune.name,
@@ -108,6 +112,11 @@ def _run(
         # Tune pickles it, and a run could then not be resumed when our modules have changed.)
         trial_dirname_creator=attrgetter("trial_id"),
     )
+
+
+def shares_pool(sweep: SweepConfig) -> bool:
+    """Whether trials play against each other's frozen copies: a population under self-play, ranked on one scale."""
+    return has_opponents(sweep) and isinstance(sweep.search, PopulationConfig)
 
 
 def placement(sweep: SweepConfig) -> tune.PlacementGroupFactory:

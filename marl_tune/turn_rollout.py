@@ -59,3 +59,4 @@ class TurnRollout(Rollout):
         """See `Rollout.set_state`."""
         super().set_state(state)
         self.tracks.tracks, self._episode_ids = copy.deepcopy(state["tracks"]), list(state["episodes"])
+        self._note_learners(range(self.world.num_envs))

@@ -14,6 +14,7 @@ from marl_tune.roles import role_modules
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_search import AshaConfig, PopulationConfig
 from marl_tune.space import parse
+from marl_tune.validate_self_play import check_self_play
 from marl_tune.validate_space import check_space
 
 
@@ -31,6 +32,7 @@ def validate(sweep: SweepConfig) -> None:
 def check_trial(sweep: SweepConfig) -> None:
     """Rules that one trial's settings must keep, so also those of every trial that the search can draw."""
     role_modules(sweep)
+    check_self_play(sweep)
     algorithm, cluster = sweep.algorithm, sweep.cluster
     per_learner = algorithm.train_batch_size // max(cluster.num_learners, 1)
     if algorithm.minibatch_size > per_learner:

@@ -38,14 +38,14 @@ def test_agents_with_different_spaces_cannot_share():
 def test_a_draw_outside_the_choices_is_refused():
     choices = {agent: ("x", "y") for group in GROUPS[:2] for agent in group.agents} | {"e0": "z"}
     with pytest.raises(ValueError, match=r"e0 was given module 'x', not one of \('z',\)"):
-        Assignment(PolicyMap(GROUPS, choices, draw=lambda rng: dict.fromkeys(choices, "x")), 1)
+        Assignment(PolicyMap(GROUPS, choices, draw=lambda rng, turn: dict.fromkeys(choices, "x")), 1)
 
 
 def one_captain(world):
     """In each episode one ant, drawn at random, is led by module `captain`, the others by `crew`."""
     agents = world.groups[0].agents
 
-    def draw(rng):
+    def draw(rng, turn):
         captain = rng.integers(len(agents))
         return {agent: "captain" if i == captain else "crew" for i, agent in enumerate(agents)}
 

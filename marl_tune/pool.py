@@ -1,0 +1,182 @@
+"""The pool of a trial: its learners, the frozen copies in its slots, their results and ratings.
+
+Ratings are Elo's (1978), on one scale: the untrained policy in the first slot has 0 for ever, and a learner begins with
+its rating. A frozen copy keeps the rating that its learner had: a yardstick that does not move, so that trials which
+play against the same copies can be compared. (Elo's players all move; here only learners do.) A rating follows a
+learner with a delay of about 700 / elo_k games, and scatters by about sqrt(87 elo_k) points. Copies hand that on, and
+upwards: they are made when the learner had luck. So steps are small here, where games are many (chess has 10 to 40).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from marl_tune.ratings import DRAW, Games, Payoff, expected_score, result_of
+
+UNTRAINED = "untrained"  # parent and name of the policy in the first slot
+
+
+@dataclass
+class Player:
+    """A learner, or a frozen copy of one."""
+
+    id: str  # module that holds it
+    parent: str  # learner that it is, or is a copy of
+    name: str = ""  # trial.learner.iteration of a copy: whose, and when
+    elo: float = 0.0  # points; 0 is the untrained policy
+    iteration: int = 0  # of the trial when it was frozen; of a learner: when it was frozen or reset last
+    steps: int = 0  # agent-steps of the trial then
+    filled: int = 0  # running number of the filling of its slot
+
+
+class Pool:
+    """Players and the books about them.
+
+    Args:
+        learners: their module ids; the metrics speak of the first.
+        slots: module ids of the slots for frozen copies.
+        elo_k: most points that a rating moves by one game.
+        window: newest games of the first learner against frozen copies that the rates speak of.
+        seed: of what the schemes draw.
+    """
+
+    def __init__(self, learners: Sequence[str], slots: Sequence[str], elo_k: float, window: int, seed: int):
+        self.learners = {module_id: Player(module_id, module_id) for module_id in learners}
+        self.slot_ids = list(slots)
+        self.slots: dict[str, Player] = {}  # those that are filled, in their order
+        self.elo_k = elo_k
+        self.ids = [*learners, *slots]  # a player's number is its place here
+        self.payoff = Payoff(len(self.ids))
+        self.recent: deque[tuple[float, bool, int]] = deque(maxlen=window)  # (result, drawn, steps) of a game
+        self.games_since = 0  # games of the first learner against frozen copies since it was frozen last
+        self.snapshots = 0  # copies made so far, the untrained policy not counted
+        self.rng = np.random.default_rng(seed)
+
+    @property
+    def first(self) -> Player:
+        """The learner that the metrics speak of."""
+        return next(iter(self.learners.values()))
+
+    def player(self, module_id: str) -> Player:
+        """The player that a module holds now."""
+        return self.learners[module_id] if module_id in self.learners else self.slots[module_id]
+
+    def win_rates(self, player: str, opponents: Sequence[str]) -> np.ndarray:
+        """(opponents,) of one module against others, [0, 1]; 0.5 where they have not played."""
+        return self.payoff.win_rates(self.ids.index(player), [self.ids.index(other) for other in opponents])
+
+    # -- games -------------------------------------------------------------------------------------------------------
+
+    def add(self, games: Games) -> None:
+        """Takes in finished games, one after the other; where one module plays all sides there is nothing to learn."""
+        for players, returns, length in zip(games.players.tolist(), games.returns, games.lengths.tolist(), strict=True):
+            pairs = [(i, j) for i, j in combinations(range(len(players)), 2) if players[i] != players[j]]
+            results = [(players[i], players[j], result_of(returns[i], returns[j])) for i, j in pairs]
+            self._rate(results, len(players) - 1)
+            for first, second, result in results:
+                self.payoff.add(first, second, result)
+            self._remember(results, length)
+
+    def _rate(self, results: Sequence[tuple[int, int, float]], opponents: int) -> None:
+        """Elo's update, all pairs of a game at once: R += K (result - expected), shared out among the opponents."""
+        change: dict[str, float] = {}
+        for first, second, result in results:
+            for home, away, score in ((first, second, result), (second, first, 1 - result)):
+                own = self.ids[home]
+                if own in self.learners:
+                    expected = expected_score(self.learners[own].elo, self.player(self.ids[away]).elo)
+                    change[own] = change.get(own, 0.0) + self.elo_k * (score - expected) / opponents
+        for own, points in change.items():
+            self.learners[own].elo += points
+
+    def _remember(self, results: Sequence[tuple[int, int, float]], length: int) -> None:
+        """Keeps what the rates need of a game of the first learner against frozen copies."""
+        scores = []
+        for first, second, result in results:
+            for home, away, score in ((first, second, result), (second, first, 1 - result)):
+                if home == 0 and self.ids[away] in self.slots:
+                    scores.append(score)
+        if scores:
+            self.recent.append((float(np.mean(scores)), all(score == DRAW for score in scores), length))
+            self.games_since += 1
+
+    # -- copies ------------------------------------------------------------------------------------------------------
+
+    def next_slot(self) -> str:
+        """The slot that the next copy takes: the first free one, then that of the oldest copy; never the first."""
+        free = [slot for slot in self.slot_ids if slot not in self.slots]
+        if free:
+            return free[0]
+        return min(self.slot_ids[1:], key=lambda slot: self.slots[slot].filled)
+
+    def fill(self, slot: str, parent: str, name: str, elo: float, iteration: int, steps: int) -> None:
+        """Notes that a slot holds another player from now on."""
+        number = 1 + max((player.filled for player in self.slots.values()), default=-1)
+        self.slots[slot] = Player(slot, parent, name, elo, iteration, steps, number)
+        self.payoff.forget(self.ids.index(slot))
+
+    def frozen(self, learner: str, iteration: int, steps: int, anew: bool) -> None:
+        """Notes that a learner was copied; `anew`: it has begun again as the untrained policy."""
+        player = self.learners[learner]
+        player.iteration, player.steps = iteration, steps
+        self.snapshots += 1
+        if learner == self.first.id:
+            self.games_since = 0
+        if anew:
+            player.elo = 0.0
+            self.payoff.forget(self.ids.index(learner))
+
+    # -- what others read --------------------------------------------------------------------------------------------
+
+    def metrics(self) -> dict[str, Any]:
+        """What a result logs, under self_play/; NaN for rates before the first game."""
+        results, draws, lengths = zip(*self.recent, strict=True) if self.recent else ([math.nan],) * 3
+        numbers: dict[str, Any] = {
+            "elo": self.first.elo,
+            "win_rate": float(np.mean(results)),
+            "draw_rate": float(np.mean(draws)),
+            "game_length": float(np.mean(lengths)),
+            "snapshots": self.snapshots,
+        }
+        if len(self.learners) > 1:
+            numbers["elo_of"] = {module_id: player.elo for module_id, player in self.learners.items()}
+        return numbers
+
+    def table(self) -> dict[str, Any]:
+        """Players, copies by their age, and win rates, in JSON's types; null where a pair has not played."""
+        players = [*self.learners.values(), *sorted(self.slots.values(), key=lambda player: player.filled)]
+        numbers = [self.ids.index(player.id) for player in players]
+        rates = {row: self.payoff.win_rates(row, numbers).tolist() for row in numbers}
+        games = {row: self.payoff.games[row, numbers] > 0 for row in numbers}
+        known = [[rate if there else None for rate, there in zip(rates[n], games[n], strict=True)] for n in numbers]
+        names = [player.name or player.id for player in players]
+        return {"players": names, "elo": [player.elo for player in players], "win_rates": known}
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything but weights, in plain types and arrays; `set_state` takes it back."""
+        return {
+            "learners": {module_id: asdict(player) for module_id, player in self.learners.items()},
+            "slots": {slot: asdict(player) for slot, player in self.slots.items()},
+            "payoff": self.payoff.get_state(),
+            "recent": list(self.recent),
+            "games_since": self.games_since,
+            "snapshots": self.snapshots,
+            "generator": self.rng.bit_generator.state,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes back to what `get_state` of a pool of the same players returned."""
+        self.learners = {module_id: Player(**fields) for module_id, fields in state["learners"].items()}
+        self.slots = {slot: Player(**fields) for slot, fields in state["slots"].items()}
+        self.payoff.set_state(state["payoff"])
+        self.recent.clear()
+        self.recent.extend(state["recent"])
+        self.games_since, self.snapshots = state["games_since"], state["snapshots"]
+        self.rng.bit_generator.state = state["generator"]
