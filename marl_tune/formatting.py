@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marl_tune.results import as_cell
@@ -30,6 +30,11 @@ def format_score(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return format_number(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
+
+
+def score_of(numbers: Mapping[str, Any]) -> float:
+    """What an evaluation ranks by: the mean result of games between candidates, else the interquartile mean."""
+    return float(numbers["mean_result"] if "mean_result" in numbers else numbers["iqm"])
 
 
 def format_count(value: float | None) -> str:

@@ -1,4 +1,5 @@
-"""Which policy of the sweep is best: the most promising checkpoints play again, greedily, on the same unseen seeds."""
+"""Which policy of the sweep is best: the most promising checkpoints play again, greedily, on the same unseen seeds;
+under self-play against each other."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ from marl_tune.callbacks import flat_metrics
 from marl_tune.evaluation import Evaluation, evaluate_checkpoint, play
 from marl_tune.results import RunFolder, write_json, write_text
 from marl_tune.schema import SelectionConfig, SweepConfig
+from marl_tune.self_play import has_opponents
 from marl_tune.statistics import bootstrap_ci, iqm, separation
+from marl_tune.tournament import describe_games, lead, play_tournament
 
 
 @dataclass
@@ -68,21 +71,49 @@ def select(sweep: SweepConfig, trials: Sequence[Any], run: RunFolder) -> dict[st
     chosen = candidates(trials, sweep.search.metric, sweep.search.mode, rules.top_k)
     if not chosen:
         return None
+    winner, numbers = (_select_by_games if has_opponents(sweep) else _select_by_scores)(sweep, chosen, run)
+    overrides = next(dict(t.config) for t in trials if t.trial_id == winner.trial)
+    return {
+        "trial": winner.trial,
+        "overrides": overrides,
+        "checkpoint": run.relative(run.best_checkpoint),
+        "evaluation": numbers,
+    }
+
+
+def _select_by_scores(
+    sweep: SweepConfig, chosen: Sequence[Candidate], run: RunFolder
+) -> tuple[Candidate, dict[str, Any]]:
+    """The best by what each does on the same seeds, and its evaluation in numbers; writes best/."""
+    rules = sweep.selection
     seeds = list(range(rules.seed, rules.seed + rules.episodes))
     played = []
     for candidate in chosen:
         evaluation = evaluate_checkpoint(candidate.folder, seeds, rules.explore)
         played.append(Played(candidate, evaluation, evaluation.scores(sweep.search.metric)))
     played = ranked(played, rules, 1.0 if sweep.search.mode == "max" else -1.0)
-    winner = played[0].candidate
     _write_best(sweep, played, run)
-    overrides = next(dict(t.config) for t in trials if t.trial_id == winner.trial)
-    return {
-        "trial": winner.trial,
-        "overrides": overrides,
-        "checkpoint": run.relative(run.best_checkpoint),
-        "evaluation": describe(played[0].evaluation, sweep.search.metric, rules),
-    }
+    return played[0].candidate, describe(played[0].evaluation, sweep.search.metric, rules)
+
+
+def _select_by_games(
+    sweep: SweepConfig, chosen: Sequence[Candidate], run: RunFolder
+) -> tuple[Candidate, dict[str, Any]]:
+    """The best by its mean result against the other candidates, and its games in numbers; writes best/."""
+    rules, judged = sweep.selection, play_tournament(sweep, [candidate.folder for candidate in chosen])
+    order = sorted(range(len(chosen)), key=lambda number: -float(np.mean(judged[number].results)))
+    rows = [_row(chosen[number], run) | describe_games(judged[number], rules) for number in order]
+    first = order[0]
+    rival = next((number for number in order if chosen[number].trial != chosen[first].trial), None)
+    record: dict[str, Any] = {"separated": False, "difference_to_next": None, "baseline": None}
+    record["seeds"] = sorted(set(judged[first].seeds))
+    if rival is not None:
+        difference, ci = lead(judged[first], judged[rival], rules)
+        next_one = {"trial": chosen[rival].trial, "difference": difference, "ci95": list(ci)}
+        record |= {"separated": ci[0] > 0 or ci[1] < 0, "difference_to_next": next_one}
+    _keep(chosen[first], run)
+    write_json(run.evaluation, _judges(sweep) | {"winner": rows[0], "candidates": rows, **record})
+    return chosen[first], describe_games(judged[first], rules)
 
 
 def ranked(played: Sequence[Played], rules: SelectionConfig, sign: float) -> list[Played]:
@@ -121,25 +152,10 @@ def describe(evaluation: Evaluation, metric: str, rules: SelectionConfig) -> dic
 
 def _write_best(sweep: SweepConfig, ranked: Sequence[Played], run: RunFolder) -> None:
     winner, metric = ranked[0], sweep.search.metric
-    shutil.rmtree(run.best, ignore_errors=True)
-    shutil.copytree(winner.candidate.folder, run.best_checkpoint)
-    trained = checkpoint.load_sweep(run.best_checkpoint)
-    write_text(run.best_config, yaml.safe_dump(convert.to_dict(trained), sort_keys=False))
-    rows = [
-        {
-            "trial": played.candidate.trial,
-            "checkpoint": run.relative(played.candidate.folder),
-            "iteration": played.candidate.iteration,
-            "training_score": played.candidate.score,
-            **describe(played.evaluation, metric, sweep.selection),
-        }
-        for played in ranked
-    ]
+    trained = _keep(winner.candidate, run)
+    rows = [_row(played.candidate, run) | describe(played.evaluation, metric, sweep.selection) for played in ranked]
     record = {
-        "metric": metric,
-        "mode": sweep.search.mode,
-        "confidence": sweep.selection.confidence,
-        "explore": sweep.selection.explore,
+        **_judges(sweep),
         "seeds": winner.evaluation.seeds,
         "winner": rows[0],
         "candidates": rows,
@@ -147,6 +163,34 @@ def _write_best(sweep: SweepConfig, ranked: Sequence[Played], run: RunFolder) ->
         "baseline": _baseline(trained, sweep, winner.evaluation.seeds),
     }
     write_json(run.evaluation, record)
+
+
+def _keep(winner: Candidate, run: RunFolder) -> SweepConfig:
+    """Copies the winner into best/; returns the settings that it was trained with."""
+    shutil.rmtree(run.best, ignore_errors=True)
+    shutil.copytree(winner.folder, run.best_checkpoint)
+    trained = checkpoint.load_sweep(run.best_checkpoint)
+    write_text(run.best_config, yaml.safe_dump(convert.to_dict(trained), sort_keys=False))
+    return trained
+
+
+def _row(candidate: Candidate, run: RunFolder) -> dict[str, Any]:
+    return {
+        "trial": candidate.trial,
+        "checkpoint": run.relative(candidate.folder),
+        "iteration": candidate.iteration,
+        "training_score": candidate.score,
+    }
+
+
+def _judges(sweep: SweepConfig) -> dict[str, Any]:
+    rules = sweep.selection
+    return {
+        "metric": sweep.search.metric,
+        "mode": sweep.search.mode,
+        "confidence": rules.confidence,
+        "explore": rules.explore,
+    }
 
 
 def _separation(ranked: Sequence[Played], rules: SelectionConfig) -> dict[str, Any]:
