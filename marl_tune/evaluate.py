@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,34 @@ def main(words: Sequence[str] | None = None) -> int:
         if arguments.seed is not None and arguments.seed < 0:
             raise ConfigError(f"--seed must be at least 0, got {arguments.seed}")
         checkpoint = find_checkpoint(Path(arguments.path))
-        result = evaluate(checkpoint, arguments.episodes, arguments.seed, arguments.explore)
+        result, show = (_alone if arguments.against is None else _against)(checkpoint, arguments)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if arguments.json:
         print(json.dumps(result))
     else:
-        print(_table(result))
+        print(show(result))
     return 0
+
+
+Show = Callable[[dict[str, Any]], str]  # an evaluation's numbers as people read them
+
+
+def _alone(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], Show]:
+    """What the policy earns where it plays all agents."""
+    return evaluate(folder, arguments.episodes, arguments.seed, arguments.explore), _table
+
+
+def _against(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], Show]:
+    """Wins, draws and losses against a scripted player, and how they are shown."""
+    from marl_tune.quiet import quiet_ray
+
+    quiet_ray()
+    from marl_tune.against import as_table, play_against
+
+    explore = bool(arguments.explore)
+    return play_against(folder, arguments.against, arguments.episodes, arguments.seed, explore), as_table
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -93,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="seed of the first episode; the next has the next seed")
     words = "draw actions from the policy, or take the most likely (default: as in the sweep's selection)"
     parser.add_argument("--explore", action=argparse.BooleanOptionalAction, help=words)
+    words = "play against this scripted player of the world, on all sides (greedily, unless --explore)"
+    parser.add_argument("--against", metavar="NAME", help=words)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return parser
 

@@ -1,0 +1,166 @@
+"""`python -m marl_tune.evaluate PATH --against NAME`: a trained policy against a scripted player, on all sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+import envs
+from envs.world import AgentGroup, Observations, World
+from marl_tune import checkpoint
+from marl_tune.build import build_policy_map, build_world
+from marl_tune.errors import ConfigError, unknown
+from marl_tune.evaluation import COPIES_AT_ONCE, PolicyPlayer, load_modules, play
+from marl_tune.policy import Policies
+from marl_tune.ratings import results_of
+from marl_tune.schema import SweepConfig
+from marl_tune.schema_self_play import VersusConfig
+from marl_tune.sides import sides_of
+from marl_tune.statistics import bootstrap_mean_ci, wilson_interval
+
+OUTCOMES = ("wins", "draws", "losses")
+
+
+class ScriptedPlayer(Protocol):
+    """Plays by rules; made with the world's groups and a seed, which is all that its chance depends on."""
+
+    def act(self, observations: Observations, acting: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Group -> observations (B, N, ...) and group -> (B, N) bool to group -> actions (B, N) int64."""
+
+
+def play_against(
+    folder: Path, name: str, episodes: int | None = None, seed: int | None = None, explore: bool = False
+) -> dict[str, Any]:
+    """Plays the policy of a checkpoint on each side, the scripted player on all others.
+
+    Args:
+        folder: the checkpoint.
+        name: of the world's scripted player.
+        episodes: games a side; default: as many as the sweep's selection played.
+        seed: of the first game and of the scripted player, the next game has the next seed; default: the selection's.
+        explore: draw the policy's actions, rather than take the most likely.
+
+    Returns:
+        `checkpoint`, `against`, `seed`, `explore`, and under `sides` (side -> ...) and `all` the `games`, how many were
+        `wins`, `draws` and `losses`, the share of each with its interval, and the mean `result` with its own.
+
+    Raises:
+        ConfigError: the world has no such player, or no second side.
+    """
+    sweep = checkpoint.load_sweep(folder)
+    player_class = find_player(sweep.env, name)
+    rules, modules = sweep.selection, load_modules(folder, sweep)
+    first = rules.seed if seed is None else seed
+    count = rules.episodes if episodes is None else episodes
+    with build_world(sweep, 1) as world:
+        sides = _sides(world.groups, sweep)
+    results = {
+        side: _results(sweep, modules, player_class, sides, side, range(first, first + count), explore)
+        for side in sides
+    }
+    about = {"checkpoint": str(folder), "against": name, "seed": first, "explore": explore}
+    told = {side: _described(of_side, sweep) for side, of_side in results.items()}
+    return about | {"sides": told, "all": _described(np.concatenate(list(results.values())), sweep)}
+
+
+def find_player(env: Any, name: str) -> Any:
+    """The class of a world's scripted player; `ConfigError` names those that there are."""
+    players: Mapping[str, Mapping[str, str]] = getattr(envs, "PLAYERS", {})
+    stem = env.id.rsplit("_v", 1)[0] if env.name == "pettingzoo" else env.name  # classic/tictactoe_v3: as the batched
+    known = players.get(stem, {})
+    if not known:
+        there = ", ".join(sorted(players)) or "none"
+        raise ConfigError(f"--against needs a world with scripted players ({there}), got {stem}")
+    if name not in known:
+        raise unknown("--against", name, known)
+    module, _, attribute = known[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _sides(groups: Sequence[AgentGroup], sweep: SweepConfig) -> dict[str, tuple[str, ...]]:
+    """Side -> agents; under another scheme than self-play every agent is one."""
+    if isinstance(sweep.sharing, VersusConfig):
+        return sides_of(groups, sweep.sharing)
+    agents = [agent for group in groups for agent in group.agents]
+    if len(agents) < 2:
+        raise ConfigError(f"--against needs a world of two or more agents, got {', '.join(agents)}")
+    return {agent: (agent,) for agent in agents}
+
+
+class _Both:
+    """The policy for the agents of one side, the scripted player for all others."""
+
+    def __init__(self, policy: PolicyPlayer, scripted: ScriptedPlayer, world: World, agents: Sequence[str]):
+        self.policy, self.scripted, self.world = policy, scripted, world
+        self.own = {g.name: np.array([agent in agents for agent in g.agents]) for g in world.groups}  # (N,)
+
+    def act(self, observations: Any) -> dict[str, np.ndarray]:
+        """See `marl_tune.evaluation.Player`."""
+        acting = self.world.acting
+        if acting is None:
+            acting = {name: np.ones((self.world.num_envs, len(own)), bool) for name, own in self.own.items()}
+        scripted = self.scripted.act(observations, {name: acts & ~self.own[name] for name, acts in acting.items()})
+        actions = self.policy.act(observations)
+        for name, own in self.own.items():
+            actions[name] = np.where(own, actions[name], scripted[name])
+        return actions
+
+
+def _results(
+    sweep: SweepConfig,
+    modules: Mapping[str, Any],
+    player_class: Any,
+    sides: Mapping[str, Sequence[str]],
+    side: str,
+    seeds: range,
+    explore: bool,
+) -> np.ndarray:
+    """(games,) results of the policy on one side: 1, 0.5, 0, between them where there are several others."""
+    parts = []
+    generator = torch.get_rng_state()
+    torch.manual_seed(seeds[0])
+    for start in range(0, len(seeds), COPIES_AT_ONCE):
+        some = list(seeds[start : start + COPIES_AT_ONCE])
+        with build_world(sweep, len(some)) as world:
+            policy_map = build_policy_map(sweep, world).first_choices()
+            policy = PolicyPlayer(Policies(modules, policy_map, world.num_envs), world, explore)
+            both = _Both(policy, player_class(world.groups, some[0]), world, sides[side])
+            returns = play(world, both, some).returns
+        by_side = np.array([np.sum([returns[agent] for agent in agents], axis=0) for agents in sides.values()])
+        parts.append(results_of(by_side, list(sides).index(side)))
+    torch.set_rng_state(generator)
+    return np.concatenate(parts)
+
+
+def _described(results: np.ndarray, sweep: SweepConfig) -> dict[str, Any]:
+    """How many games were won, drawn and lost (better than, as good as, worse than the mean opponent)."""
+    rules, games = sweep.selection, len(results)
+    counts = dict(zip(OUTCOMES, (results > 0.5, results == 0.5, results < 0.5), strict=True))
+    told: dict[str, Any] = {"games": games}
+    for outcome, happened in counts.items():
+        number = int(happened.sum())
+        low, high = wilson_interval(number, games, rules.confidence)
+        told |= {outcome: number, f"{outcome}_share": number / games, f"{outcome}_ci": [low, high]}
+    low, high = bootstrap_mean_ci(results, rules.confidence, rules.bootstrap, rules.seed)
+    return told | {"result": float(results.mean()), "result_ci": [low, high]}
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """The numbers of `play_against` for people."""
+    how = "actions drawn" if result["explore"] else "greedy"
+    lines = [f"{result['checkpoint']} against {result['against']}, {how}, seeds from {result['seed']} on"]
+    width = max(map(len, (*result["sides"], "all sides")))
+    lines.append(f"{'':<{width}}  {'games':>6}  " + "  ".join(f"{outcome:<25}" for outcome in OUTCOMES))
+    for name, told in (*result["sides"].items(), ("all sides", result["all"])):
+        cells = []
+        for outcome in OUTCOMES:
+            low, high = told[f"{outcome}_ci"]
+            share = f"{100 * told[f'{outcome}_share']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+            cells.append(f"{told[outcome]:>5}  {share:<18}")
+        lines.append(f"{name:<{width}}  {told['games']:>6}  " + "  ".join(cells))
+    return "\n".join(line.rstrip() for line in lines)
