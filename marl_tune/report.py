@@ -15,10 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from marl_tune import report_charts as charts
-from marl_tune.formatting import format_count, format_duration, format_score, format_value, short_ids, short_keys
+from marl_tune.formatting import (
+    format_count,
+    format_duration,
+    format_score,
+    format_value,
+    score_of,
+    short_ids,
+    short_keys,
+)
 from marl_tune.report_compared import Setting, caveats, compare, mean_curves, note
 from marl_tune.report_data import ReportData, load
 from marl_tune.report_html import cell, folded, number_cell, table, wide
+from marl_tune.report_self_play import section as self_play_section
 from marl_tune.results import RunFolder, TrialRecord, as_cell, write_text
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
@@ -51,6 +60,7 @@ def render(data: ReportData) -> str:
         page.evaluation(),
         page.compared(),
         page.curves(),
+        self_play_section(data),
         page.breakthroughs(),
         page.trials(),
         page.settings(),
@@ -121,18 +131,17 @@ class _Page:
         if not winner:
             return "It had the best training score; it was not evaluated again."
         score = (
-            f"On {winner['episodes']} unseen episodes it scored <b>{format_score(winner['iqm'])}</b>, the"
-            f" interquartile mean of {escape(self._metric)}, with a {data.level} interval of"
-            f" {_interval(winner)}."
+            f"On {winner['episodes']} unseen episodes it scored <b>{format_score(score_of(winner))}</b>, the"
+            f" {escape(data.judged_by(self._metric))}, with a {data.level} interval of {_interval(winner)}."
         )
         baseline = data.evaluation.get("baseline")
         if baseline:
             score += (
-                f" The scripted {escape(baseline['name'])} has {format_score(baseline['iqm'])} on the same episodes."
+                f" The scripted {escape(baseline['name'])} has {format_score(score_of(baseline))} on the same episodes."
             )
         if data.rival is None:
             return f"{score} No other trial was there to compare it with."
-        rival = f"trial {escape(self._id(data.rival['trial']))}, which scored {format_score(data.rival['iqm'])}"
+        rival = f"trial {escape(self._id(data.rival['trial']))}, which scored {format_score(score_of(data.rival))}"
         if data.evaluation.get("separated"):
             return f"{score} Its lead over the next, {rival}, is larger than chance explains."
         return (
@@ -152,20 +161,19 @@ class _Page:
             if style == "winner" and not _same(candidate, winner):
                 style = "other"  # another checkpoint of the trial that won
             label = f"{self._id(candidate['trial'])}, iteration {candidate['iteration']}"
-            note = f"{format_score(candidate['iqm'])} [{_interval(candidate)}]"
+            note = f"{format_score(score_of(candidate))} [{_interval(candidate)}]"
             low, high = candidate["ci95"]
-            intervals.append(charts.Interval(label, style, candidate["iqm"], low, high, note))
+            intervals.append(charts.Interval(label, style, score_of(candidate), low, high, note))
         baseline = data.evaluation.get("baseline")
         if baseline:
-            note = f"{format_score(baseline['iqm'])} [{_interval(baseline)}]"
+            note = f"{format_score(score_of(baseline))} [{_interval(baseline)}]"
             low, high = baseline["ci95"]
             label = f"{baseline['name']}, scripted"
             intervals.append(charts.Interval(label, "scripted", baseline["iqm"], low, high, note))
-        plot = charts.dot_plot(intervals, f"{self._metric}, interquartile mean and {data.level} interval")
-        return (
-            "<h2>Evaluation</h2><p class='soft'>The best checkpoints of the sweep played again, greedily, on the same"
-            f" {candidates[0]['episodes']} unseen seeds each.</p>{wide(plot)}"
-        )
+        plot = charts.dot_plot(intervals, f"{data.judged_by(self._metric)}, and {data.level} interval")
+        how = "against each other" if "mean_result" in candidates[0] else "on the same unseen seeds"
+        words = f"The best checkpoints of the sweep played again, {candidates[0]['episodes']} episodes each, {how}."
+        return f"<h2>Evaluation</h2><p class='soft'>{words}</p>{wide(plot)}"
 
     def compared(self) -> str:
         """The settings, averaged over seeds, where trials differ only in their seed."""

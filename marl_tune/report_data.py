@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from marl_tune.formatting import score_of
 from marl_tune.results import BreakthroughRecord, LineageRecord, RunFolder, TrialRecord, read_csv, read_json
 
 
@@ -43,7 +44,13 @@ class ReportData:
     def candidates(self) -> list[dict[str, Any]]:
         """The checkpoints that played again, the best first."""
         sign = -1 if self.mode == "max" else 1
-        return sorted(self.evaluation.get("candidates", []), key=lambda candidate: sign * candidate["iqm"])
+        return sorted(self.evaluation.get("candidates", []), key=lambda candidate: sign * score_of(candidate))
+
+    def judged_by(self, metric: str) -> str:
+        """What the candidates are ranked by, in words; `metric` is the search's as the page calls it."""
+        if any("mean_result" in candidate for candidate in self.candidates):
+            return "mean result against the other candidates (win 1, draw 0.5, loss 0)"
+        return f"interquartile mean of {metric}"
 
     @property
     def winner(self) -> str | None:
@@ -112,12 +119,13 @@ def load(folder: RunFolder) -> ReportData:
     data.lineage = folder.read_lineage()
     data.breakthroughs = folder.read_breakthroughs()
     rows = read_csv(folder.progress)
-    data.curves = _curves(rows, data.metric)
+    data.curves = curves_of(rows, data.metric)
     data.trials = folder.read_trials() or _trials_so_far(rows, data.metric)
     return data
 
 
-def _curves(rows: Sequence[dict[str, str]], metric: str) -> dict[str, list[tuple[float, float]]]:
+def curves_of(rows: Sequence[dict[str, str]], metric: str) -> dict[str, list[tuple[float, float]]]:
+    """Trial -> (agent-steps, value of the metric) of the rows of progress.csv that have it."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         score, steps = _number(row.get(metric)), _number(row.get("agent_steps"))

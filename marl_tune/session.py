@@ -14,12 +14,15 @@ from ray.tune.experiment import Trial as TuneTrial
 from marl_tune import convert, overrides, report, solo, tune_run
 from marl_tune.breakthrough_log import BreakthroughNews, BreakthroughsCsv
 from marl_tune.callbacks import LineageCsv, ProgressCsv, SweepCallback, error_line, flat_metrics
+from marl_tune.formatting import score_of
 from marl_tune.live import ProgressView, progress_view
 from marl_tune.live_state import Budget
 from marl_tune.manifest import finish_manifest
 from marl_tune.results import RunFolder, TrialRecord, as_typed
 from marl_tune.schema import SweepConfig
 from marl_tune.selection import select
+from marl_tune.self_play import has_opponents
+from marl_tune.self_play_log import SelfPlayJson
 from marl_tune.space import parse, trial_count
 
 
@@ -68,6 +71,8 @@ def make_callbacks(sweep: SweepConfig, folder: RunFolder) -> list[SweepCallback]
     callbacks: list[SweepCallback] = [ProgressCsv(folder), LineageCsv(folder)]
     if sweep.breakthroughs is not None:
         callbacks.append(BreakthroughsCsv(folder))
+    if has_opponents(sweep):
+        callbacks.append(SelfPlayJson(folder))
     if logger.tensorboard:
         from marl_tune.logging_tensorboard import TensorboardCallback
 
@@ -146,7 +151,7 @@ def _say(folder: RunFolder, outcome: _Outcome, best: dict[str, Any] | None, reco
         numbers = best["evaluation"]
         low, high = numbers["ci95"]
         print(
-            f"best: trial {best['trial']}, {numbers['iqm']:.2f} [{low:.2f}, {high:.2f}] "
+            f"best: trial {best['trial']}, {score_of(numbers):.2f} [{low:.2f}, {high:.2f}] "
             f"over {numbers['episodes']} unseen episodes (return_sum_team {numbers['return_sum_team']:.2f})"
         )
     print(f"report: {as_typed(folder.report)}")

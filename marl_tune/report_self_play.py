@@ -1,0 +1,81 @@
+"""The report's section on self-play: how learners do against each player of the pool, and their rating over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from marl_tune import report_charts as charts
+from marl_tune.report_data import ReportData, curves_of
+from marl_tune.report_html import wide
+from marl_tune.results import read_csv, read_json
+
+CELL, ROW, LEFT, TOP = 64, 34, 150, 74  # of the heat map
+ELO = "self_play/elo"
+
+
+def section(data: ReportData) -> str:
+    """Of the winner's trial, or of the first; "" where nobody plays against copies."""
+    tables: dict[str, Any] = read_json(data.folder.self_play) or {}
+    if not tables:
+        return ""
+    trial = data.winner if data.winner in tables else next(iter(tables))
+    words = (
+        f"Win rates of trial {trial} at iteration {tables[trial]['iteration']}, a draw counted half, of its learners"
+        " against the players of its pool; Elo beneath each, 0 being the untrained policy."
+    )
+    parts = ["<h2>Self-play</h2>", f"<p class='soft'>{escape(words)}</p>", heat_map(tables[trial])]
+    if data.metric != ELO:  # else the learning curves above are just this
+        ratings = curves_of(read_csv(data.folder.progress), ELO)
+        styles = {name: "winner" if name == trial else "other" for name in ratings}
+        curves = [charts.Curve(f"trial {name}", styles[name], points) for name, points in ratings.items() if points]
+        parts += ["<p class='soft'>Elo over experience.</p>", wide(charts.learning_curves(curves, ELO))]
+    return "".join(parts)
+
+
+def heat_map(table: dict[str, Any]) -> str:
+    """A row a learner, a column a player that it has met: the stronger the colour, the more it wins."""
+    players, elo, rates = table["players"], table["elo"], table["win_rates"]
+    rows = [number for number, player in enumerate(players) if player in _learners(table)]
+    columns = [number for number in range(len(players)) if any(rates[row][number] is not None for row in rows)]
+    parts = []
+    for place, column in enumerate(columns):
+        middle = LEFT + CELL * (place + 0.5)
+        parts.append(_text(middle, TOP - 30, short_name(players[column]), "tick middle", players[column]))
+        parts.append(_text(middle, TOP - 12, f"{elo[column]:.0f}", "tick middle"))
+    for place, row in enumerate(rows):
+        y = TOP + ROW * place
+        parts.append(_text(LEFT - 12, y + 22, f"{players[row]}, {elo[row]:.0f}", "name end"))
+        for position, column in enumerate(columns):
+            parts += _cell(LEFT + CELL * position, y, rates[row][column], f"{players[row]} against {players[column]}")
+    width, height = LEFT + CELL * max(1, len(columns)) + 20, TOP + ROW * len(rows) + 10
+    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Win rates" style="max-width:{width}px">'
+    return "\n".join([head, *parts, "</svg>"])
+
+
+def _learners(table: dict[str, Any]) -> Sequence[str]:
+    """Learners have plain names; those of frozen copies say whose they are and when they were made."""
+    return [player for player in table["players"] if "." not in player and player != "untrained"]
+
+
+def short_name(player: str) -> str:
+    """trial.learner.iteration.digest -> its iteration, which is what tells copies apart; other names as they are."""
+    parts = player.split(".")
+    return str(int(parts[2])) if len(parts) > 2 else player
+
+
+def _cell(x: float, y: float, rate: float | None, hint: str) -> list[str]:
+    box = f'x="{x}" y="{y}" width="{CELL - 3}" height="{ROW - 3}" rx="3"'
+    if rate is None:
+        return [f'<rect {box} fill="var(--panel)"/>']
+    title = f"<title>{escape(f'{hint}: {rate:.2f}')}</title>"
+    return [
+        f'<rect {box} fill="var(--winner)" fill-opacity="{0.08 + 0.62 * rate:.2f}">{title}</rect>',
+        _text(x + CELL / 2 - 1.5, y + 21, f"{rate:.2f}", "middle"),
+    ]
+
+
+def _text(x: float, y: float, words: str, style: str, hint: str = "") -> str:
+    title = f"<title>{escape(hint)}</title>" if hint else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(words)}{title}</text>'
