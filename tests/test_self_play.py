@@ -1,57 +1,28 @@
 """The books of self-play without a trial: who plays whom, ratings, when copies are made, how a league is matched."""
 
 import dataclasses
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
-import yaml
+from pool_probes import games, pool_of, sharing
 
 import envs
 from envs.world import AgentGroup
 from marl_tune.__main__ import main
 from marl_tune.config import compose
-from marl_tune.convert import build_option
 from marl_tune.errors import ConfigError
-from marl_tune.league import Freeze, League, PastSelves
+from marl_tune.league import Freeze, PastSelves
 from marl_tune.matchmaking import Matchmaker, prioritised
 from marl_tune.policy_map import Assignment, PolicyMap
-from marl_tune.pool import UNTRAINED, Pool
+from marl_tune.pool import UNTRAINED
 from marl_tune.ratings import DECAY, Games, Payoff, expected_score
 from marl_tune.schema import SharingConfig
-from marl_tune.sides import learners_of, matchmaker, sides_of, slots_of, versus
+from marl_tune.sides import matchmaker, sides_of, versus
 from marl_tune.validate_self_play import check_self_play
 
 BOX, OTHER, TWO = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
 TEAMS = (AgentGroup("red", ("red_0", "red_1"), BOX, TWO), AgentGroup("blue", ("blue_0",), BOX, TWO))
-CONF = Path(__file__).parent.parent / "conf" / "sharing"
-
-
-def sharing(name="self_play", **changes):
-    """The shipped settings with changes; a dict changes some fields of a section, but for `sides`."""
-    values = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    del values["defaults"]
-    for key, value in changes.items():
-        whole = key == "sides" or not isinstance(value, dict)
-        values[key] = value if whole else values[key] | value
-    return build_option("sharing", values)
-
-
-def pool_of(config, filled=0):
-    """A pool with the untrained policy and so many copies of the first learner, each 10 points better."""
-    pool = Pool(list(learners_of(config)), slots_of(config), config.elo_k, 20, seed=0)
-    pool.fill(pool.slot_ids[0], UNTRAINED, UNTRAINED, 0.0, 0, 0)
-    for number in range(filled):
-        pool.fill(pool.next_slot(), pool.first.id, f"copy.{number}", 10.0 * (number + 1), number + 1, 0)
-    return pool
-
-
-def games(pool, *played, length=5):
-    """Each game: (player, player, return of the first); zero-sum."""
-    numbers = [[pool.ids.index(a), pool.ids.index(b)] for a, b, _ in played]
-    returns = [[value, -value] for *_, value in played]
-    return Games(np.array(numbers), np.array(returns), np.full(len(played), length))
 
 
 # -- sides -------------------------------------------------------------------------------------------------------------
@@ -349,71 +320,3 @@ def test_a_restored_pool_is_the_same():
     assert first.metrics() == second.metrics()
     assert first.rng.random() == second.rng.random()
     assert first.next_slot() == second.next_slot() == "opponent_3"
-
-
-# -- the league --------------------------------------------------------------------------------------------------------
-
-
-def league_pool(**copies):
-    """A league's pool; learner -> how many frozen copies it has."""
-    config = sharing("league")
-    pool = pool_of(config)
-    for learner, count in copies.items():
-        for number in range(count):
-            pool.fill(pool.next_slot(), learner, f"{learner}.{number}", 0.0, number + 1, 0)
-    return config, pool
-
-
-def test_a_young_league_plays_itself_and_the_untrained_policy():
-    config, pool = league_pool()
-    table = League(config).table(pool)
-    assert table["main_0"] == pytest.approx({"opponent_0": 0.5, "main_0": 0.5}), "nobody to verify"
-    assert table["main_exploiter_0"] == {"main_0": 1.0}
-    assert table["league_exploiter_0"] == {"opponent_0": 1.0}
-
-
-def test_exploiters_that_still_win_are_verified():
-    config, pool = league_pool(main_0=1, main_exploiter_0=2)
-    pool.add(games(pool, *[("main_0", "opponent_0", 1.0)] * 9, *[("main_0", "opponent_1", 1.0)] * 9))
-    pool.add(games(pool, *[("main_0", "opponent_2", -1.0)] * 9, *[("main_0", "opponent_3", 1.0)] * 9))
-    shares = League(config).table(pool)["main_0"]
-    assert sum(shares.values()) == pytest.approx(1.0)
-    assert shares == pytest.approx(
-        {"opponent_0": 0, "opponent_1": 0, "opponent_2": 0.65, "opponent_3": 0, "main_0": 0.35}
-    )
-
-
-def test_forgotten_selves_are_verified():
-    """Against its copies it has 1, 0, 1 and 0.5: the second was forgotten, the last is merely the newest."""
-    config, pool = league_pool(main_0=4)
-    for slot, value in (("opponent_0", 1.0), ("opponent_1", 1.0), ("opponent_2", -1.0), ("opponent_3", 1.0)):
-        pool.add(games(pool, *[("main_0", slot, value)] * 9))
-    shares = League(config).table(pool)["main_0"]
-    past = 0.5 / 1.25
-    assert shares["opponent_2"] == pytest.approx(past + 0.15)
-    assert shares["opponent_4"] == pytest.approx(past * 0.25)
-
-
-def test_a_hopeless_exploiter_plays_the_past_of_its_prey():
-    config, pool = league_pool(main_0=1, league_exploiter_0=1)
-    pool.add(games(pool, *[("main_exploiter_0", "main_0", -1.0)] * 9))
-    shares = League(config).table(pool)["main_exploiter_0"]
-    assert shares == pytest.approx({"opponent_0": 0.5, "opponent_1": 0.5}), "not the league exploiter's copy"
-
-
-def test_when_learners_of_a_league_are_frozen_and_reset():
-    config, pool = league_pool()
-    scheme = League(config)
-    assert scheme.due(pool, 1, 49_000) == []
-    pool.add(games(pool, *[("main_exploiter_0", "main_0", 1.0)] * 9))
-    assert scheme.due(pool, 1, 49_000) == [], "too soon"
-    assert scheme.due(pool, 1, 50_000) == [Freeze("main_exploiter_0", anew=True)]
-    pool.frozen("main_exploiter_0", 1, 50_000, anew=True)
-    assert pool.learners["main_exploiter_0"].elo == 0.0
-    assert pool.win_rates("main_exploiter_0", ["main_0"]).tolist() == [0.5], "its games are forgotten"
-    pool.add(games(pool, *[("main_0", "opponent_0", 1.0)] * 9))
-    assert scheme.due(pool, 2, 60_000) == [Freeze("main_0")], "a main agent is never reset"
-    pool.frozen("main_0", 2, 60_000, anew=False)
-    anew = [scheme.due(pool, 3, 200_000)[-1].anew for _ in range(400)]
-    assert scheme.due(pool, 3, 200_000)[-1].learner == "league_exploiter_0", "at the latest after max_steps"
-    assert np.mean(anew) == pytest.approx(0.25, abs=0.06)
