@@ -127,10 +127,9 @@ def test_the_command_line_refuses_returns(capsys):
 def test_the_dry_run_names_learner_and_slots(capsys):
     assert main(["+experiment=tictactoe_self_play", "sharing.pool_size=3", "dry_run=true"]) == 0
     plan = capsys.readouterr().out
-    assert [line.split()[0] for line in plan.splitlines() if "parameters" in line] == [
-        "main",
-        *("opponent_0", "opponent_1", "opponent_2"),
-    ]
+    rows = [line.split("(drawn each episode)")[1].split() for line in plan.splitlines() if "drawn each" in line]
+    assert [row[0] for row in rows] == ["main", "opponent_0", "opponent_1", "opponent_2"]
+    assert [row[2:] for row in rows] == [["Adam,", "lr", "0.0003"], *[["nothing:", "frozen"]] * 3]
 
 
 # -- who plays ---------------------------------------------------------------------------------------------------------
