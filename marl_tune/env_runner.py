@@ -122,8 +122,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
     def apply_settings(self, config: Any, new_world: bool) -> None:
         """Takes over a changed config between two `sample()` calls; rebuilds the world where its rules changed."""
         self.config = config.copy(copy_frozen=False)
-        for module_id, settings in config.learner_config_dict[MODULE_SETTINGS].items():
-            self.module[module_id].apply_live_settings(settings)
+        for module_id, module in self.module.items():  # those that act: a central critic is not among them
+            module.apply_live_settings(config.learner_config_dict[MODULE_SETTINGS][module_id])
         if new_world and self.env is not None:
             self.make_env()
             self._recent.clear()

@@ -98,7 +98,7 @@ class EpisodesToTrainBatch(ConnectorV2):
             if len(piece):
                 pieces.setdefault(piece.module_id, []).append(piece)
         central = None
-        if self.use_critic and pieces and CRITIC in rl_module:
+        if CRITIC in rl_module and any(self.settings(module_id).use_critic for module_id in pieces):
             everyone = [piece for module_id in sorted(pieces) for piece in pieces[module_id]]
             central = CentralValues(rl_module[CRITIC].unwrapped(), everyone, self._tensor)
         # A fixed order, so that learners and repeated runs sum in the same order.
@@ -147,7 +147,7 @@ class EpisodesToTrainBatch(ConnectorV2):
         advantages, targets = self._advantages(rewards, values, layout, terminated, settings)
         columns[Postprocessing.ADVANTAGES] = self._tensor(advantages)
         columns[Postprocessing.VALUE_TARGETS] = self._tensor(targets)
-        if central is not None:
+        if central is not None and settings.use_critic:
             central.learn(pieces, targets)
         return columns if shaped is None else shaped.split(columns)
 
