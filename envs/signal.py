@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.array_world import ArrayWorld
+from envs.curriculum import WorldConfig
 from envs.groups import checked_choices
 from envs.signal_render import draw_ring
 from envs.world import AgentGroup, Observations, Step
@@ -15,7 +16,7 @@ GROUP = "agents"
 
 
 @dataclass
-class SignalConfig:
+class SignalConfig(WorldConfig):
     """Rules of the signal world. All but the structural fields can change between two episodes of a running trial."""
 
     name: str

@@ -29,7 +29,9 @@ def one_for_each_group(world):
 
 def drawn_for_each_episode(world):
     choices = {agent: (f"{group.name}_0", f"{group.name}_1") for group in world.groups for agent in group.agents}
-    return PolicyMap(world.groups, choices, lambda rng: {agent: ids[rng.integers(2)] for agent, ids in choices.items()})
+    return PolicyMap(
+        world.groups, choices, lambda rng, _: {agent: ids[rng.integers(2)] for agent, ids in choices.items()}
+    )
 
 
 def one_for_all(world):

@@ -106,6 +106,7 @@ class Stock(PPOTorchLearner):
     """RLlib's learner, with our Adam."""
 
     configure_optimizers_for_module = MarlPPOLearner.configure_optimizers_for_module
+    _register_adam = MarlPPOLearner._register_adam
     _adam_settings = MarlPPOLearner._adam_settings
 
 

@@ -6,10 +6,11 @@ import numpy as np
 
 from envs.classic.board import Board
 from envs.classic.board_render import draw_tictactoe
+from envs.curriculum import WorldConfig
 
 
 @dataclass
-class TictactoeConfig:
+class TictactoeConfig(WorldConfig):
     """Nothing to set: the board has its usual size."""
 
     name: str
