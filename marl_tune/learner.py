@@ -209,7 +209,9 @@ class MarlPPOLearner(PPOTorchLearner):
     def _make_batch_if_necessary(self, training_data: TrainingData) -> MultiAgentBatch:
         if training_data.episodes is None:
             return super()._make_batch_if_necessary(training_data)
-        learned_from = [piece for piece in training_data.episodes if piece.module_id not in self._frozen]
+        # RLlib's own runner gives episodes of all agents together, without a module.
+        episodes = training_data.episodes
+        learned_from = [piece for piece in episodes if getattr(piece, "module_id", None) not in self._frozen]
         columns = self._learner_connector(
             rl_module=self.module, batch={}, episodes=learned_from, shared_data={}, metrics=self.metrics
         )
@@ -228,7 +230,7 @@ class MarlPPOLearner(PPOTorchLearner):
 
     def _step(self, minibatch: dict[str, Batch], settings: dict[str, PpoSettings], last: set[str]) -> None:
         """One gradient step of every module in the minibatch; what is logged comes from each module's last one."""
-        names = [name for module_id in (*minibatch, ALL_MODULES) for name in self._module_optimizers[module_id]]
+        names = [name for m in (*minibatch, ALL_MODULES) for name in self._module_optimizers.get(m, ())]
         for name in names:
             self._named_optimizers[name].zero_grad(set_to_none=True)
         losses = {m: self._loss(m, batch, settings[m], m in last) for m, batch in minibatch.items()}

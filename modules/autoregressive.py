@@ -41,4 +41,7 @@ class Autoregressive(ActorCritic):
         features, _ = self._features(batch)
         mask = split_mask(batch[Columns.OBS])[1]
         inputs, _ = self.policy_head(features, mask, actions=batch.get(Columns.ACTIONS))
-        return {Columns.ACTION_DIST_INPUTS: inputs, Columns.EMBEDDINGS: self._critic_features(batch, features)}
+        outputs = {Columns.ACTION_DIST_INPUTS: inputs}
+        if self.has_critic:
+            outputs[Columns.EMBEDDINGS] = self._critic_features(batch, features)
+        return outputs

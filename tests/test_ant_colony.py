@@ -330,7 +330,7 @@ def test_bad_settings_are_refused_by_name(key, value, rule):
 
 def test_only_the_number_of_agents_is_structural():
     structural = {field.name for field in dataclasses.fields(AntColonyConfig) if field.metadata.get("structural")}
-    assert structural == {"n_agents"}
+    assert structural == {"n_agents", "curriculum"}
 
 
 def test_wrong_arguments_are_refused():

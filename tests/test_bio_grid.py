@@ -375,7 +375,7 @@ def test_bad_settings_are_refused_by_name(key, value, rule):
 
 def test_only_the_number_of_agents_is_structural_and_the_values_are_the_tested_ones():
     structural = {field.name for field in dataclasses.fields(BioGridConfig) if field.metadata.get("structural")}
-    assert structural == {"n_agents"}
+    assert structural == {"n_agents", "curriculum"}
     assert envs.default_config("bio_grid") == rules()
 
 

@@ -69,7 +69,8 @@ def test_option_is_the_whole_dataclass_and_composes(group, name):
     assert source["name"] == name
     assert list(source) == list(field_types(schema(group, name))), "keys and order of the dataclass"
     needs = ["+experiment=ant_colony"] if group == "search" else []
-    composed = getattr(compose([*needs, f"{group}={name}"])[0], group)
+    needs += ["+sharing.roles.all={agents:['*']}"] if name == "roles" else []
+    composed = getattr(compose([f"{group}={name}", *needs])[0], group)
     assert type(composed) is schema(group, name)
     assert composed.name == name
 

@@ -180,7 +180,7 @@ def test_wrong_rules(changes, message):
             "or lacks ant_2, ant_3 under sharing=independent: let agents share modules",
         ),
         (
-            [TWO, "sharing=roles", "sharing.roles.scouts.agents=[ant_3]"],
+            [TWO, "sharing=roles", "+sharing.roles={scouts:{agents:[ant_3]},rest:{agents:['*']}}"],
             "env.curriculum.stages[0]: sharing.roles.scouts.agents=['ant_3'] match no agent",
         ),
         ([TWO, "cluster.rollout=rllib"], "cluster.rollout must be batched where env.curriculum is set"),

@@ -165,8 +165,8 @@ def test_both_learn_and_only_the_workers_returns_are_reported(trial):
     # A batch of 400 agent-steps: 5 copies x 15 steps x (4 + 4/3) agents; a fragment, not two.
     assert results[0]["env_steps"] == 75
     assert last["agent_steps"] == pytest.approx(3 * 400, abs=4 * 5 * 2)
-    batch = learner_of(one)._train_batch
-    assert (batch.gamma, batch.gammas) == (0.9, {"managers_of_ants": 0.5})
+    settings = learner_of(one)._batch_settings
+    assert (settings("shared").gamma, settings("managers_of_ants").gamma) == (0.9, 0.5)
     played = evaluate_modules(one._sweep, dict(learner_of(one).module.items()), range(4))
     assert list(played.returns) == [f"ant_{i}" for i in range(4)]
     assert played.sum_team == pytest.approx(4 * played.mean_agent)
@@ -203,7 +203,7 @@ def test_a_clone_keeps_its_own_discount(trial, tmp_path):
     clone.reset({"sharing.manager_gamma": 0.8})
     clone.restore(str(tmp_path / "donor"))
     assert clone._algorithm is living
-    assert learner_of(clone)._train_batch.gammas == {"managers_of_ants": 0.8}
+    assert learner_of(clone)._batch_settings("managers_of_ants").gamma == 0.8
     assert np.isfinite(clone.train()["learners"]["managers_of_ants"]["total_loss"])
 
 

@@ -19,7 +19,7 @@ from marl_tune.config import compose
 from marl_tune.fragment import SEQUENCE_STATES
 from marl_tune.policy import Policies
 from marl_tune.schema import SharingConfig
-from marl_tune.train_batch import EpisodesToTrainBatch
+from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.turn_rollout import TurnRollout
 
 TEAM, VECTOR = {"manager": "team"}, {"goals": None, "goal_dim": 2}
@@ -349,11 +349,12 @@ def test_managers_discount_their_own_steps(base):
     rollout = make_rollout(hierarchy(base, "ant_colony"))
     pieces, modules = rollout.sample(25), {m: Unwrapped(module) for m, module in rollout.policies.modules.items()}
 
-    def targets(**discounts):
-        batches = EpisodesToTrainBatch(lambda_=0.9, **discounts)(rl_module=modules, episodes=pieces, batch={})
+    def targets(gamma, **own):
+        made = EpisodesToTrainBatch(lambda module_id: BatchSettings(own.get(module_id, gamma), 0.9))
+        batches = made(rl_module=modules, episodes=pieces, batch={})
         return {module_id: batch["value_targets"] for module_id, batch in batches.items()}
 
-    both = targets(gamma=0.9, gammas={"managers_of_ants": 0.5})
+    both = targets(gamma=0.9, managers_of_ants=0.5)
     assert torch.equal(both["shared"], targets(gamma=0.9)["shared"])
     assert torch.equal(both["managers_of_ants"], targets(gamma=0.5)["managers_of_ants"])
     assert not torch.equal(both["managers_of_ants"], targets(gamma=0.9)["managers_of_ants"])

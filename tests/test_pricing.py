@@ -348,7 +348,7 @@ def test_bad_settings_are_refused_by_name(key, value, rule):
 def test_shipped_settings_and_what_is_structural():
     assert default_config("pricing") == rules()
     structural = {field.name for field in dataclasses.fields(PricingConfig) if field.metadata.get("structural")}
-    assert structural == {"n_agents", "price_range"}
+    assert structural == {"n_agents", "price_range", "curriculum"}
 
 
 def test_wrong_arguments_are_refused():

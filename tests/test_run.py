@@ -195,9 +195,9 @@ def test_evaluate_prints_the_summarys_numbers(pbt_run):
     best = json.loads((folder / "summary.json").read_text())["best"]["evaluation"]
     assert {key: printed[key] for key in best} == best
     assert printed["explore"] is False
-    drawn = evaluate(find_policy(str(folder), "PATH"), explore=True)
+    drawn, greedy = (evaluate(find_policy(str(folder), "PATH"), 40, explore=explore) for explore in (True, False))
     assert drawn["explore"]
-    assert drawn["return_mean_agent"] != best["return_mean_agent"]
+    assert drawn["return_mean_agent"] != greedy["return_mean_agent"]
 
 
 def test_evaluate_refuses_a_folder_without_a_policy(tmp_path):

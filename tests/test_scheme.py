@@ -59,7 +59,8 @@ def test_frozen_modules_and_drawn_ones_are_told(tiny):
 
     def drawn(world):
         choices = {f"ant_{i}": (f"ant_{i}",) for i in range(4)} | {"ant_0": ("ant_0", "ant_1")}
-        return PolicyMap(world.groups, choices, draw=lambda rng: {agent: ids[0] for agent, ids in choices.items()})
+        first = {agent: ids[0] for agent, ids in choices.items()}
+        return PolicyMap(world.groups, choices, draw=lambda rng, turn: first)
 
     rows = [" ".join(row) for row in lines_of(tiny("sharing=independent"), freeze, drawn)]
     assert rows[0].startswith("ant_0 (drawn each episode) ant_0")

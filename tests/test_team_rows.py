@@ -15,7 +15,7 @@ from marl_tune.policy_map import PolicyMap
 from marl_tune.ppo_loss import PpoSettings, ppo_loss
 from marl_tune.rollout import Rollout
 from marl_tune.team_rows import TeamOrder, TeamRows
-from marl_tune.train_batch import EpisodesToTrainBatch
+from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.validate import validate
 from modules.communication import MESSAGE_NOISE
 
@@ -28,7 +28,7 @@ def learned(tiny, *words, fragments=(7, 9)):
     """A batch of the second fragment of 3 copies of 4 ants in episodes of 20 steps; module, pieces, recorded world."""
     pieces, world, rollout = sampled(tiny(TALKING, *words), list(fragments))
     module = rollout.policies.modules["shared"]
-    made = EpisodesToTrainBatch(gamma=0.97, lambda_=0.9)
+    made = EpisodesToTrainBatch(lambda _: BatchSettings(gamma=0.97, lambda_=0.9))
     batch = made(rl_module={"shared": Unwrapped(module)}, episodes=pieces[-1], batch={})["shared"]
     return batch, module, pieces[-1], world
 
@@ -140,7 +140,7 @@ def test_one_agents_loss_trains_what_the_others_said(tiny):
 
 def test_the_order_of_pieces_does_not_matter(tiny):
     batch, module, pieces, _ = learned(tiny)
-    made = EpisodesToTrainBatch(gamma=0.97, lambda_=0.9)
+    made = EpisodesToTrainBatch(lambda _: BatchSettings(gamma=0.97, lambda_=0.9))
     other = made(rl_module={"shared": Unwrapped(module)}, episodes=pieces[::-1], batch={})["shared"]
     same = {row.sort(0).values.numpy().tobytes() for row in batch["obs"]}
     assert same == {row.sort(0).values.numpy().tobytes() for row in other["obs"]}
@@ -179,7 +179,8 @@ def test_rows_of_several_groups_are_ordered_by_copy():
 def test_modules_that_are_drawn_anew_cannot_talk(tiny):
     def drawn(world):
         agents = world.groups[0].agents
-        return PolicyMap(world.groups, dict.fromkeys(agents, ("shared",)), lambda rng: dict.fromkeys(agents, "shared"))
+        chosen = dict.fromkeys(agents, "shared")
+        return PolicyMap(world.groups, dict.fromkeys(agents, ("shared",)), lambda rng, turn: chosen)
 
     with pytest.raises(ValueError, match="module shared talks: it needs the same agents in every episode"):
         sampled(tiny(TALKING), [3], policy_map=drawn)
@@ -258,7 +259,7 @@ REFUSED = [
     ([*COLONY, "cluster.num_learners=2"], "cluster.num_learners must be at most 1 under module=communication"),
     ([*COLONY, "sharing=independent"], "sharing must be parameter_sharing or roles under module=communication"),
     (
-        [*COLONY, "env.n_agents=6", "sharing=roles"],
+        [*COLONY, "env.n_agents=6", "sharing=roles", "+sharing.roles={a:{agents:['*_0']},b:{agents:['*']}}"],
         "sharing must give the agents of group ants one module under module=communication",
     ),
     ([*COLONY, "env.n_agents=1"], "env must have two agents with one module under module=communication"),
@@ -271,8 +272,6 @@ REFUSED = [
             "env=mpe/simple_adversary",
             TALKING,
             "sharing=roles",
-            "~sharing.roles.scouts",
-            "~sharing.roles.workers",
             *SPIES,
         ],
         "sharing.roles.spies.module.comm_range must be null where the observations of spies do not hold",
@@ -311,8 +310,7 @@ def test_refused_on_the_command_line(capsys, tmp_path, monkeypatch):
             "env=bio_grid",
             "module.comm_range=0.5",
             "sharing=roles",
-            "sharing.roles.scouts.agents=['*']",
-            "~sharing.roles.workers",
+            "+sharing.roles.scouts.agents=['*']",
         ],
         ["env=vmas"],
     ],
