@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,16 +69,13 @@ def play_against(
 
 def find_player(env: Any, name: str) -> Any:
     """The class of a world's scripted player; `ConfigError` names those that there are."""
-    players: Mapping[str, Mapping[str, str]] = getattr(envs, "PLAYERS", {})
-    stem = env.id.rsplit("_v", 1)[0] if env.name == "pettingzoo" else env.name  # classic/tictactoe_v3: as the batched
-    known = players.get(stem, {})
+    world = env.id if env.name == "pettingzoo" else env.name
+    known = envs.PLAYERS.get(world, {})
     if not known:
-        there = ", ".join(sorted(players)) or "none"
-        raise ConfigError(f"--against needs a world with scripted players ({there}), got {stem}")
+        raise ConfigError(f"--against needs a world with scripted players ({', '.join(envs.PLAYERS)}), got {world}")
     if name not in known:
         raise unknown("--against", name, known)
-    module, _, attribute = known[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return envs.player_class(world, name)
 
 
 def _sides(groups: Sequence[AgentGroup], sweep: SweepConfig) -> dict[str, tuple[str, ...]]:

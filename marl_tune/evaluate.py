@@ -73,6 +73,7 @@ def evaluate(
     from marl_tune.evaluation import evaluate_checkpoint
     from marl_tune.selection import describe
 
+    quiet_ray()  # once more: importing RLlib sets the level of its logger
     sweep = checkpoint.load_sweep(folder)
     rules = sweep.selection
     first = rules.seed if seed is None else seed

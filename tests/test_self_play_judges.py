@@ -60,7 +60,7 @@ def players():
     patch = pytest.MonkeyPatch()
     patch.setitem(sys.modules, "scripted_players", module)
     known = {"random": "scripted_players:RandomPlayer", "first": "scripted_players:FirstPlayer"}
-    patch.setattr(envs, "PLAYERS", {"classic/tictactoe": known}, raising=False)
+    patch.setattr(envs, "PLAYERS", {"classic/tictactoe": known})
     yield
     patch.undo()
 
