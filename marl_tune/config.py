@@ -182,11 +182,11 @@ def _composed_once(words: list[str]) -> Iterator[None]:
         yield
         return
     known = Hydra.get_mode
-    Hydra.get_mode = lambda *_, **__: None  # what it returns where the mode is not set
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]  # as where the mode is not set
     try:
         yield
     finally:
-        Hydra.get_mode = known
+        Hydra.get_mode = known  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

@@ -48,6 +48,7 @@ def _against(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any
     quiet_ray()
     from marl_tune.against import as_table, play_against
 
+    quiet_ray()  # once more: importing RLlib sets the level of its logger
     explore = bool(arguments.explore)
     return play_against(folder, arguments.against, arguments.episodes, arguments.seed, explore), as_table
 
