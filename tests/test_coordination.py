@@ -28,6 +28,7 @@ def tiny(tiny):
     return make
 
 
+@pytest.mark.slow
 def test_a_central_critic_knows_what_no_agent_sees(trial):
     """Half of the return is luck to who sees one bit; both bits tell it."""
     alone, central = trial(None, "module.separate_critic=true"), trial(None, CENTRAL)

@@ -35,6 +35,7 @@ def test_runners_sample_with_the_learners_weights_and_keep_their_state(trial, tm
     assert one.train()["learners"]["shared"]["policy_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_settings_reach_runners_in_place(trial, tmp_path):
     one = trial(None, *RUNNERS)
     one.train()

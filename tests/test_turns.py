@@ -202,9 +202,17 @@ def test_going_on_from_a_state_is_going_on(tiny):
 
 
 @pytest.mark.parametrize(("world_id", "probe"), WORLDS, ids=IDS)
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_contract_holds_with_and_without_workers(world_id, probe, workers):
-    check_world(lambda copies: make_world(config(world_id, probe, workers=workers), copies), steps=60)
+def test_the_contract_holds(world_id, probe):
+    check_world(lambda copies: make_world(config(world_id, probe), copies), steps=60)
+
+
+IN_WORKERS = [pytest.param(*world, id=name, marks=() if name == "mortals" else pytest.mark.slow)
+              for world, name in zip(WORLDS, IDS, strict=True)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("world_id", "probe"), IN_WORKERS)
+def test_the_contract_holds_in_workers(world_id, probe):
+    check_world(lambda copies: make_world(config(world_id, probe, workers=2), copies), steps=60)
 
 
 def test_the_contract_refuses_the_dead_that_act():
