@@ -31,6 +31,7 @@ def minibatches(
     if not batches:
         return
     parts = {m: max(1, round(int(steps_of(b)) / minibatch_size)) if minibatch_size else 1 for m, b in batches.items()}
+    parts = {m: min(part, len(_rows(batches[m]))) for m, part in parts.items()}
     rounds = max(parts.values())
     total = num_total or num_epochs * rounds
     last = {m: total - 1 if num_total else (num_epochs - 1) * rounds + parts[m] - 1 for m in batches}
@@ -52,13 +53,18 @@ def steps_of(batch: Batch) -> int | torch.Tensor:
     return len(batch[Columns.ACTIONS]) if mask is None else mask.sum()
 
 
+def _rows(batch: Batch) -> torch.Tensor:
+    """A column that every batch of its kind has: a critic alone does not act."""
+    return batch[Columns.ACTIONS if Columns.ACTIONS in batch else Columns.LOSS_MASK]
+
+
 def _take(batch: Batch, index: torch.Tensor) -> Batch:
     return {k: tree_map(lambda a: a.index_select(0, index), v) for k, v in batch.items()}
 
 
 def _cut(batch: Batch, parts: int, shuffle: bool) -> list[torch.Tensor]:
-    """The rows of one epoch as `parts` index sets, fewer where there are fewer rows."""
-    rows = batch[Columns.ACTIONS if Columns.ACTIONS in batch else Columns.LOSS_MASK]  # a critic alone does not act
+    """The rows of one epoch as `parts` index sets."""
+    rows = _rows(batch)
     # The CPU's generator, whatever the device: a seed gives the same order everywhere.
     order = torch.randperm(len(rows)) if shuffle else torch.arange(len(rows))
-    return list(torch.tensor_split(order.to(rows.device), min(parts, len(rows))))
+    return list(torch.tensor_split(order.to(rows.device), parts))

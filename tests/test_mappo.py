@@ -8,6 +8,7 @@ from probes import learner_of
 import marl_tune.learner as learner_module
 from envs.world import World
 from marl_tune.evaluate import evaluate
+from marl_tune.minibatches import minibatches
 from marl_tune.validate import validate
 
 SHARED, MAPPO = "sharing=shared_critic", ("algorithm=mappo", "sharing=shared_critic")
@@ -182,3 +183,11 @@ def test_what_makes_no_sense_is_refused(tiny, words, message):
 
     with pytest.raises(ConfigError, match=message):
         validate(tiny(*words))
+
+
+def test_a_critic_of_few_rows_has_a_last_minibatch():
+    """Many agents make many agent-steps of few states: no more minibatches than states, and one of them is the last."""
+    critic = {"loss_mask": torch.ones(3, 8, dtype=torch.bool), "value_targets": torch.zeros(3, 8)}
+    actors = {"actions": torch.zeros(24), "advantages": torch.zeros(24)}
+    told = [last for _, last in minibatches({"a": actors, "critic": critic}, 2, 4, shuffle=True)]
+    assert [m for last in told for m in sorted(last)] == ["critic", "a"]
