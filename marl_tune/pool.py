@@ -43,15 +43,18 @@ class Pool:
         learners: their module ids; the metrics speak of the first.
         slots: module ids of the slots for frozen copies.
         elo_k: most points that a rating moves by one game.
+        replace: crowded | oldest, the copy that makes room when all slots are full; see `next_slot`.
         window: newest games of the first learner against frozen copies that the rates speak of.
         seed: of what the schemes draw.
     """
 
-    def __init__(self, learners: Sequence[str], slots: Sequence[str], elo_k: float, window: int, seed: int):
+    def __init__(
+        self, learners: Sequence[str], slots: Sequence[str], elo_k: float, replace: str, window: int, seed: int
+    ):
         self.learners = {module_id: Player(module_id, module_id) for module_id in learners}
         self.slot_ids = list(slots)
         self.slots: dict[str, Player] = {}  # those that are filled, in their order
-        self.elo_k = elo_k
+        self.elo_k, self.replace = elo_k, replace
         self.ids = [*learners, *slots]  # a player's number is its place here
         self.payoff = Payoff(len(self.ids))
         self.recent: deque[tuple[float, bool, int]] = deque(maxlen=window)  # (result, drawn, steps) of a game
@@ -110,11 +113,17 @@ class Pool:
     # -- copies ------------------------------------------------------------------------------------------------------
 
     def next_slot(self) -> str:
-        """The slot that the next copy takes: the first free one, then that of the oldest copy; never the first."""
+        """The slot that the next copy takes: the first free one, then that of the copy to be replaced; never the first.
+
+        `crowded`: of all copies but each learner's newest, the one with the least agent-steps between those of the same
+        learner before and after it. So what stays is spread over the whole run, and opponents drawn uniformly are those
+        of Bansal et al. 2018 (https://arxiv.org/abs/1710.03748, section 5.2); the newest alone are often all alike.
+        """
         free = [slot for slot in self.slot_ids if slot not in self.slots]
         if free:
             return free[0]
-        return min(self.slot_ids[1:], key=lambda slot: self.slots[slot].filled)
+        copies = sorted(list(self.slots.values())[1:], key=lambda player: player.filled)
+        return (copies[0] if self.replace == "oldest" else _most_crowded(copies)).id
 
     def fill(self, slot: str, parent: str, name: str, elo: float, iteration: int, steps: int) -> None:
         """Notes that a slot holds another player from now on."""
@@ -180,3 +189,15 @@ class Pool:
         self.recent.extend(state["recent"])
         self.games_since, self.snapshots = state["games_since"], state["snapshots"]
         self.rng.bit_generator.state = state["generator"]
+
+
+def _most_crowded(copies: Sequence[Player]) -> Player:
+    """See `Pool.next_slot`; the oldest where every copy is its learner's newest. `copies`: by age, the oldest first."""
+    spans: list[tuple[int, Player]] = []
+    for parent in {player.parent: None for player in copies}:
+        of_one = [player for player in copies if player.parent == parent]
+        before = [0, *(player.steps for player in of_one)]
+        spans += [
+            (after.steps - start, player) for start, player, after in zip(before, of_one, of_one[1:], strict=False)
+        ]
+    return min(spans, key=lambda span: span[0])[1] if spans else copies[0]

@@ -16,11 +16,13 @@ class VersusConfig(SharingConfig):
 
     sides: dict[str, list[str]]  # side -> patterns of its agents, as in roles; {}: every agent is a side of its own
     pool_size: int  # slots for frozen copies, at least 2: the first holds the untrained policy for ever
+    replace: str  # copy that makes room in a full pool; crowded: see `Pool.next_slot` | oldest
     elo_k: float  # most points that a rating moves by one game (Elo's K), above 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("sharing.pool_size", self.pool_size, 2)
+        one_of("sharing.replace", self.replace, ("crowded", "oldest"))
         above("sharing.elo_k", self.elo_k, 0)
         if len(self.sides) == 1:
             raise invalid("sharing.sides", "name at least two sides, or none", sorted(self.sides))

@@ -44,7 +44,7 @@ class SelfPlay:
         self._sweep, self._algorithm, self._trial, self._seed, self._shared = sweep, algorithm, trial, seed, shared
         self._scheme = scheme(config)
         learners, slots = list(learners_of(config)), slots_of(config)
-        self.pool = Pool(learners, slots, config.elo_k, self._scheme.window, sweep.seed)
+        self.pool = Pool(learners, slots, config.elo_k, config.replace, self._scheme.window, sweep.seed)
 
     def begin(self) -> None:
         """Puts the untrained policy into the first slot of a new algorithm."""

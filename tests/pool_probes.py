@@ -25,10 +25,10 @@ def sharing(name="self_play", **changes):
 
 def pool_of(config, filled=0):
     """A pool with the untrained policy and so many copies of the first learner, each 10 points better."""
-    pool = Pool(list(learners_of(config)), slots_of(config), config.elo_k, 20, seed=0)
+    pool = Pool(list(learners_of(config)), slots_of(config), config.elo_k, config.replace, 20, seed=0)
     pool.fill(pool.slot_ids[0], UNTRAINED, UNTRAINED, 0.0, 0, 0)
     for number in range(filled):
-        pool.fill(pool.next_slot(), pool.first.id, f"copy.{number}", 10.0 * (number + 1), number + 1, 0)
+        pool.fill(pool.next_slot(), pool.first.id, f"copy.{number}", 10.0 * (number + 1), number + 1, number + 1)
     return pool
 
 

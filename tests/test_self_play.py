@@ -59,6 +59,7 @@ def test_every_agent_is_a_side_unless_patterns_say_otherwise():
             r"sharing.sides.away=\['blue'\] matches no agent that",
         ),
         ("self_play", {"pool_size": 1}, "sharing.pool_size must be at least 2, got 1"),
+        ("self_play", {"replace": "newest"}, "sharing.replace must be one of crowded, oldest, got 'newest'"),
         ("self_play", {"mirror": 1.5}, "sharing.mirror must be between 0 and 1, got 1.5"),
         (
             "self_play",
@@ -271,13 +272,28 @@ def test_old_games_fade_and_unknown_pairs_are_even():
 
 
 def test_slots_are_filled_in_order_then_the_oldest_goes_and_the_first_stays():
-    pool = pool_of(sharing(pool_size=3))
+    pool = pool_of(sharing(pool_size=3, replace="oldest"))
     taken = []
     for number in range(5):
         taken.append(pool.next_slot())
         pool.fill(taken[-1], "main", f"copy.{number}", 0.0, number, 0)
     assert taken == ["opponent_1", "opponent_2", "opponent_1", "opponent_2", "opponent_1"]
     assert [player.name for player in pool.slots.values()] == [UNTRAINED, "copy.4", "copy.3"]
+
+
+def test_what_stays_in_a_full_pool_is_spread_over_the_whole_run():
+    pool = pool_of(sharing(pool_size=11), filled=300)  # after steps 1, 2, …, 300
+    kept = [player.steps for player in pool.slots.values()]
+    assert kept[0] == 0, "the untrained policy"
+    assert max(kept) == 300, "the newest"
+    assert np.diff(sorted(kept)).max() <= 2.1 * 300 / 10, "ten copies, nearly evenly"
+
+
+def test_each_learner_of_a_league_keeps_its_newest_copy():
+    pool = pool_of(sharing("league", pool_size=4))
+    for steps, learner in enumerate(("main_0", "main_exploiter_0", *["main_0"] * 20)):
+        pool.fill(pool.next_slot(), learner, f"{learner}.{steps}", 0.0, 1, steps)
+    assert {player.name for player in pool.slots.values()} >= {"main_exploiter_0.1", "main_0.21", UNTRAINED}
 
 
 def test_a_copy_is_made_when_enough_of_the_newest_games_are_won():
