@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 import envs
 from envs.world import AgentGroup, Observations, World
 from marl_tune import checkpoint
-from marl_tune.build import build_policy_map, build_world
+from marl_tune.build import build_world
 from marl_tune.errors import ConfigError, unknown
-from marl_tune.evaluation import COPIES_AT_ONCE, PolicyPlayer, load_modules, play
-from marl_tune.policy import Policies
-from marl_tune.ratings import results_of
+from marl_tune.evaluation import PolicyPlayer, load_modules, play_many, policy_player
+from marl_tune.ratings import results_of, returns_of
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_self_play import VersusConfig
 from marl_tune.sides import sides_of
@@ -117,20 +115,13 @@ def _results(
     explore: bool,
 ) -> np.ndarray:
     """(games,) results of the policy on one side: 1, 0.5, 0, between them where there are several others."""
-    parts = []
-    generator = torch.get_rng_state()
-    torch.manual_seed(seeds[0])
-    for start in range(0, len(seeds), COPIES_AT_ONCE):
-        some = list(seeds[start : start + COPIES_AT_ONCE])
-        with build_world(sweep, len(some)) as world:
-            policy_map = build_policy_map(sweep, world).first_choices()
-            policy = PolicyPlayer(Policies(modules, policy_map, world.num_envs), world, explore)
-            both = _Both(policy, player_class(world.groups, some[0]), world, sides[side])
-            returns = play(world, both, some).returns
-        by_side = np.array([np.sum([returns[agent] for agent in agents], axis=0) for agents in sides.values()])
-        parts.append(results_of(by_side, list(sides).index(side)))
-    torch.set_rng_state(generator)
-    return np.concatenate(parts)
+
+    def both(world: World, places: range) -> _Both:
+        scripted = player_class(world.groups, seeds[places.start])
+        return _Both(policy_player(sweep, modules, world, explore), scripted, world, sides[side])
+
+    returns = play_many(sweep, seeds, both).returns
+    return results_of(returns_of(sides.values(), returns), list(sides).index(side))
 
 
 def _described(results: np.ndarray, sweep: SweepConfig) -> dict[str, Any]:

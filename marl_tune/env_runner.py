@@ -11,6 +11,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -272,7 +273,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             returns = np.fromiter(chain.from_iterable(r.returns.values() for r in self.rollout.finished), np.float64)
             if self.policy_map.matchmaker is not None:
                 games = games_of(self.rollout.finished, self.policy_map)
-                self.metrics.log_value(GAMES, (self.worker_index or 0, games), reduce="item_series")
+                self.metrics.log_value(GAMES, (number, games), reduce="item_series")
             self._recent.extend(self.rollout.finished)
             self.rollout.finished.clear()
             self.metrics.log_value(NUM_EPISODES, ended, reduce="sum")
@@ -351,6 +352,12 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self.rollout = None
         if self.env is not None:
             self.env.close()
+
+
+def by_runner(items: Any) -> list[Any]:
+    """What the runners told under one key, in the order of their numbers: [(number, item), …] -> [item, …]."""
+    of_runners = [items] if isinstance(items, tuple) else items  # RLlib takes a lone item out of its list
+    return [item for _, item in sorted(of_runners, key=itemgetter(0))]
 
 
 def _by_episode(records: Sequence[EpisodeRecord]) -> dict[str, np.ndarray]:

@@ -48,7 +48,6 @@ def _against(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any
     quiet_ray()
     from marl_tune.against import as_table, play_against
 
-    quiet_ray()  # once more: importing RLlib sets the level of its logger
     explore = bool(arguments.explore)
     return play_against(folder, arguments.against, arguments.episodes, arguments.seed, explore), as_table
 
@@ -74,7 +73,6 @@ def evaluate(
     from marl_tune.evaluation import evaluate_checkpoint
     from marl_tune.selection import describe
 
-    quiet_ray()  # once more: importing RLlib sets the level of its logger
     sweep = checkpoint.load_sweep(folder)
     rules = sweep.selection
     first = rules.seed if seed is None else seed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,17 +88,34 @@ def evaluate_modules(
 ) -> Evaluation:
     """Plays one episode for each seed with living modules, in copies of the world of their own."""
 
-    def player(world: World) -> Player:
-        policy_map = build_policy_map(sweep, world).first_choices()
-        return PolicyPlayer(Policies(modules, policy_map, world.num_envs), world, explore)
+    def player(world: World, places: range) -> Player:
+        return policy_player(sweep, modules, world, explore)
 
+    return play_many(sweep, seeds, player)
+
+
+def policy_player(sweep: SweepConfig, modules: Mapping[str, Any], world: World, explore: bool) -> PolicyPlayer:
+    """Acts for every agent by the module that the sharing scheme gives it."""
+    policy_map = build_policy_map(sweep, world).first_choices()
+    return PolicyPlayer(Policies(modules, policy_map, world.num_envs), world, explore)
+
+
+def play_many(sweep: SweepConfig, seeds: Sequence[int], player: Callable[[World, range], Player]) -> Evaluation:
+    """Plays one episode for each seed, `COPIES_AT_ONCE` at a time.
+
+    Args:
+        sweep: whose world is played.
+        seeds: of the episodes; the first is that of torch's generator, too, which is put back afterwards: a policy that
+            samples its actions plays the same episodes again.
+        player: (copies of the world, the places in `seeds` that they play) -> who acts in them.
+    """
     parts = []
     generator = torch.get_rng_state()
-    torch.manual_seed(seeds[0])  # a policy that samples its actions plays the same episodes again
+    torch.manual_seed(seeds[0])
     for start in range(0, len(seeds), COPIES_AT_ONCE):
-        some = list(seeds[start : start + COPIES_AT_ONCE])
-        with build_world(sweep, len(some)) as world:
-            parts.append(play(world, player(world), some))
+        places = range(start, min(start + COPIES_AT_ONCE, len(seeds)))
+        with build_world(sweep, len(places)) as world:
+            parts.append(play(world, player(world, places), [seeds[place] for place in places]))
     torch.set_rng_state(generator)
     return _joined(parts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray.rllib.core.columns import Columns
@@ -14,8 +14,10 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
 from envs.trees import Array, empty, joined, on_host, tree_map
 from envs.world import AgentGroup, Observations
-from marl_tune.policy import Arrays, Decision
 from marl_tune.state_rows import STATE_ROWS, StateRows, bring_states_to_host
+
+if TYPE_CHECKING:  # marl_tune.policy reads fragments' pieces
+    from marl_tune.policy import Arrays, Decision
 
 SEQUENCE_STATES = "sequence_states"  # key of SingleAgentEpisode.custom_data: state name -> (sequences + 1 at most, ...)
 
@@ -200,3 +202,8 @@ def bring_to_host(pieces: Sequence[SingleAgentEpisode]) -> None:
 def new_episode_id() -> str:
     """Unique over all runners."""
     return uuid.uuid4().hex
+
+
+def data_of(buffer: InfiniteLookbackBuffer) -> Arrays:
+    """A piece's arrays, (T, ...), without the steps that it only looks back at."""
+    return tree_map(lambda a: a[buffer.lookback :], buffer.data)

@@ -17,6 +17,8 @@ def quiet_ray() -> None:
     """For an entry point, before it uses Ray: only errors are shown."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    import ray  # noqa: F401  # which sets the levels below when it is imported
+
     for name in ("ray", "ray.rllib"):  # RLlib's has a level of its own
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # tracebacks of trials: error.txt keeps them

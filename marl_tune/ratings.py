@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,11 @@ def result_of(own: float, other: float) -> float:
     if own == other:
         return DRAW
     return WIN if own > other else LOSS
+
+
+def returns_of(sides: Iterable[Sequence[str]], returns: Mapping[str, Any]) -> np.ndarray:
+    """(sides, ...) sum of its agents' returns; `returns`: agent -> number, or (games,)."""
+    return np.array([sum(returns[agent] for agent in agents) for agents in sides])
 
 
 def results_of(returns: np.ndarray, side: int) -> np.ndarray:

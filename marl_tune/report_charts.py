@@ -59,7 +59,7 @@ class Copy:
     on_path: bool  # it leads to the winner
 
 
-class _Axis:
+class Axis:
     """Maps values to places."""
 
     def __init__(
@@ -99,16 +99,16 @@ def learning_curves(curves: Sequence[Curve], y_label: str) -> str:
     points = [point for curve in curves for point in curve.points]
     if not points:
         return ""
-    x = _Axis([0.0, *(px for px, _ in points)], LEFT, WIDTH - RIGHT)
-    y = _Axis([py for _, py in points], height - BOTTOM, TOP)
-    parts = [*_grid(y), *_x_axis(x, height, "agent-steps of the trial")]
+    x = Axis([0.0, *(px for px, _ in points)], LEFT, WIDTH - RIGHT)
+    y = Axis([py for _, py in points], height - BOTTOM, TOP)
+    parts = [*_grid(y), *x_axis(x, height, "agent-steps of the trial")]
     for curve in reversed(curves):
         path = " ".join(_path(_thinned(curve.points), x, y))
         parts.append(f'<path class="curve {curve.style}" d="{path}"><title>{escape(curve.label)}</title></path>')
         if len(curve.points) == 1 or curve.style != "other":
             end_x, end_y = curve.points[-1]
             parts.append(f'<circle class="dot {curve.style}" cx="{x(end_x):.1f}" cy="{y(end_y):.1f}" r="3.5"/>')
-    return _svg(parts, height, f"Learning curves: {y_label}")
+    return svg(parts, height, f"Learning curves: {y_label}")
 
 
 def mean_curves(curves: Sequence[Curve], y_label: str) -> str:
@@ -127,20 +127,20 @@ def mean_curves(curves: Sequence[Curve], y_label: str) -> str:
     room = BAND_ROOM * (max(means) - min(means)) or abs(max(means)) or 1.0
     floor, ceiling = min(means) - room, max(means) + room
     edges = [edge for curve in curves for pair in curve.band for edge in pair]
-    x = _Axis([0.0, *(px for curve in curves for px, _ in curve.points)], LEFT, right)
-    y = _Axis([*means, *(min(max(edge, floor), ceiling) for edge in edges)], height - BOTTOM, TOP, about=9)
-    parts = [MEAN_STYLE, *_grid(y, right), *_x_axis(x, height, "agent-steps of each trial")]
+    x = Axis([0.0, *(px for curve in curves for px, _ in curve.points)], LEFT, right)
+    y = Axis([*means, *(min(max(edge, floor), ceiling) for edge in edges)], height - BOTTOM, TOP, about=9)
+    parts = [MEAN_STYLE, *_grid(y, right), *x_axis(x, height, "agent-steps of each trial")]
     if edges and (min(edges) < floor or max(edges) > ceiling):
-        parts.append(_text(right, height - 4, "bands reach beyond the picture", "tick end"))
+        parts.append(text(right, height - 4, "bands reach beyond the picture", "tick end"))
     parts += [_band(curve, x, y) for curve in reversed(curves) if curve.band]
     for curve in reversed(curves):
         style = f"curve {curve.style}{' dashed' if curve.dashed else ''}"
         path = " ".join(_path(_thinned(curve.points), x, y))
         parts.append(f'<path class="{style}" d="{path}"><title>{escape(curve.label)}</title></path>')
-    return _svg([*parts, *_end_labels(named, x, y, height)], height, f"Mean learning curves: {y_label}")
+    return svg([*parts, *_end_labels(named, x, y, height)], height, f"Mean learning curves: {y_label}")
 
 
-def _band(curve: Curve, x: _Axis, y: _Axis) -> str:
+def _band(curve: Curve, x: Axis, y: Axis) -> str:
     """The area between the lower and the upper edges, cut at the ends of the axis."""
     rows = _thinned([(step, low, high) for (step, _), (low, high) in zip(curve.points, curve.band, strict=True)])
     upper = [(step, min(max(high, y.low), y.high)) for step, _, high in rows]
@@ -149,7 +149,7 @@ def _band(curve: Curve, x: _Axis, y: _Axis) -> str:
     return f'<path class="band {curve.style}" d="M{corners}Z"/>'
 
 
-def _end_labels(curves: Sequence[Curve], x: _Axis, y: _Axis, height: float) -> list[str]:
+def _end_labels(curves: Sequence[Curve], x: Axis, y: Axis, height: float) -> list[str]:
     """A dot at each curve's end, its label beside the picture, and a line from one to the other."""
     ends = [(x(curve.points[-1][0]), y(curve.points[-1][1])) for curve in curves]
     places = spread([end for _, end in ends], LABEL_ROW, TOP + 8, height - BOTTOM)
@@ -161,7 +161,7 @@ def _end_labels(curves: Sequence[Curve], x: _Axis, y: _Axis, height: float) -> l
         parts += [
             f'<path class="leader {curve.style}{far}" d="{line}"/>',
             f'<circle class="dot {curve.style}" cx="{end_x:.1f}" cy="{end_y:.1f}" r="4"/>',
-            _text(at, place + 5, _shortened(curve.label), "name" if curve.dashed else f"name {curve.style}"),
+            text(at, place + 5, _shortened(curve.label), "name" if curve.dashed else f"name {curve.style}"),
         ]
     return parts
 
@@ -203,24 +203,24 @@ def dot_plot(intervals: Sequence[Interval], x_label: str) -> str:
     """A dot and an interval a candidate, on one axis."""
     height = TOP + ROW * len(intervals) + BOTTOM
     left, right = 190, 200  # room for the labels and the notes
-    x = _Axis([v for i in intervals for v in (i.low, i.high, i.value)], left, WIDTH - right)
+    x = Axis([v for i in intervals for v in (i.low, i.high, i.value)], left, WIDTH - right)
     bottom = height - BOTTOM
     parts = []
     for tick in x.ticks:
         parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{bottom}"/>')
-        parts.append(_text(x(tick), bottom + 18, x.label(tick), "tick middle"))
-    parts.append(_text((left + WIDTH - right) / 2, height - 6, x_label, "label middle"))
+        parts.append(text(x(tick), bottom + 18, x.label(tick), "tick middle"))
+    parts.append(text((left + WIDTH - right) / 2, height - 6, x_label, "label middle"))
     for number, interval in enumerate(intervals):
         y = TOP + ROW * (number + 0.5)
         hint = escape(f"{interval.label}: {interval.note}")
         parts += [
-            _text(left - 16, y + 5, interval.label, f"name end {interval.style}"),
+            text(left - 16, y + 5, interval.label, f"name end {interval.style}"),
             f'<g class="{interval.style}"><title>{hint}</title>',
             f'<line class="whisker" x1="{x(interval.low):.1f}" x2="{x(interval.high):.1f}" y1="{y}" y2="{y}"/>',
             f'<circle class="point" cx="{x(interval.value):.1f}" cy="{y}" r="6"/></g>',
-            _text(WIDTH - right + 16, y + 5, interval.note, "tick"),
+            text(WIDTH - right + 16, y + 5, interval.note, "tick"),
         ]
-    return _svg(parts, height, "Evaluation of the candidates")
+    return svg(parts, height, "Evaluation of the candidates")
 
 
 def lineage(rows: Sequence[tuple[str, float]], copies: Sequence[Copy], path: Sequence[tuple[int, float, float]]) -> str:
@@ -233,14 +233,14 @@ def lineage(rows: Sequence[tuple[str, float]], copies: Sequence[Copy], path: Seq
     row_height = ROW if len(rows) <= 12 else 20
     height = TOP + row_height * len(rows) + BOTTOM
     left = 110
-    x = _Axis([0.0, *(copy.step for copy in copies), *(end for _, end in rows)], left, WIDTH - RIGHT)
+    x = Axis([0.0, *(copy.step for copy in copies), *(end for _, end in rows)], left, WIDTH - RIGHT)
 
     def y(row: int) -> float:
         return TOP + row_height * (row + 0.5)
 
-    parts = [*_x_axis(x, height, "iteration")]
+    parts = [*x_axis(x, height, "iteration")]
     for number, (label, end) in enumerate(rows):
-        parts.append(_text(left - 16, y(number) + 5, label, "name end"))
+        parts.append(text(left - 16, y(number) + 5, label, "name end"))
         parts.append(f'<line class="life" x1="{x(0)}" x2="{x(end):.1f}" y1="{y(number)}" y2="{y(number)}"/>')
     for row, start, stop in path:
         parts.append(f'<line class="life winner" x1="{x(start):.1f}" x2="{x(stop):.1f}" y1="{y(row)}" y2="{y(row)}"/>')
@@ -256,10 +256,10 @@ def lineage(rows: Sequence[tuple[str, float]], copies: Sequence[Copy], path: Seq
             f'<path class="tip" d="M{at:.1f} {tip} l-4.5 {-9 * down} h9 z"/>',
             f'<circle class="tip" cx="{at:.1f}" cy="{y(copy.source)}" r="3.5"/></g>',
         ]
-    return _svg(parts, height, "Lineage of the population")
+    return svg(parts, height, "Lineage of the population")
 
 
-def _path(points: Sequence[tuple[float, float]], x: _Axis, y: _Axis) -> list[str]:
+def _path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> list[str]:
     commands = []
     previous = math.inf
     for px, py in points:
@@ -274,23 +274,23 @@ def scatter(points: Sequence[tuple[float, float, str, str]], x_label: str, y_lab
     xs = [point[0] for point in points]
     logarithmic = min(xs) > 0 and max(xs) / min(xs) >= 10
     place = math.log10 if logarithmic else float
-    x = _Axis([place(value) for value in xs], left, width - 14, about=3, round_ends=not logarithmic)
-    y = _Axis([point[1] for point in points], height - bottom, 10, about=3)
+    x = Axis([place(value) for value in xs], left, width - 14, about=3, round_ends=not logarithmic)
+    y = Axis([point[1] for point in points], height - bottom, 10, about=3)
     parts = []
     for tick in y.ticks:
         parts.append(f'<line class="grid" x1="{left}" x2="{width - 14}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(_text(left - 8, y(tick) + 4, y.label(tick), "tick end"))
+        parts.append(text(left - 8, y(tick) + 4, y.label(tick), "tick end"))
     marks = _powers(x) if logarithmic else [(x(tick), x.label(tick)) for tick in x.ticks]
-    parts += [_text(at, height - bottom + 18, label, "tick middle") for at, label in marks]
-    parts.append(_text((left + width) / 2, height - 4, x_label, "label middle"))
+    parts += [text(at, height - bottom + 18, label, "tick middle") for at, label in marks]
+    parts.append(text((left + width) / 2, height - 4, x_label, "label middle"))
     for value, score, style, hint in points:
         place_x, place_y = x(place(value)), y(score)
         circle = f'<circle class="dot {style}" cx="{place_x:.1f}" cy="{place_y:.1f}" r="4.5">'
         parts.append(f"{circle}<title>{escape(hint)}</title></circle>")
-    return _svg(parts, height, f"{y_label} against {x_label}", width)
+    return svg(parts, height, f"{y_label} against {x_label}", width)
 
 
-def _powers(x: _Axis) -> list[tuple[float, str]]:
+def _powers(x: Axis) -> list[tuple[float, str]]:
     """(place, label) of the powers of ten on an axis of logarithms, with 3 between them where there are few."""
     exponents = range(math.floor(x.low), math.ceil(x.high) + 1)
     factors = (1, 3) if x.high - x.low < 2.5 else (1,)
@@ -298,23 +298,28 @@ def _powers(x: _Axis) -> list[tuple[float, str]]:
     return [(x(math.log10(v)), format_number(v)) for v in values if x.low - 1e-9 <= math.log10(v) <= x.high + 1e-9]
 
 
-def _grid(y: _Axis, right: float = WIDTH - RIGHT) -> list[str]:
+def _grid(y: Axis, right: float = WIDTH - RIGHT) -> list[str]:
     parts = []
     for tick in y.ticks:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(_text(LEFT - 10, y(tick) + 5, y.label(tick), "tick end"))
+        parts.append(text(LEFT - 10, y(tick) + 5, y.label(tick), "tick end"))
     return parts
 
 
-def _x_axis(x: _Axis, height: float, label: str) -> list[str]:
-    parts = [_text(x(tick), height - BOTTOM + 20, format_count(tick), "tick middle") for tick in x.ticks]
-    return [*parts, _text((x(x.low) + x(x.high)) / 2, height - 4, label, "label middle")]
+def x_axis(x: Axis, height: float, label: str) -> list[str]:
+    """Numbers and name of the horizontal axis of a picture so high."""
+    parts = [text(x(tick), height - BOTTOM + 20, format_count(tick), "tick middle") for tick in x.ticks]
+    return [*parts, text((x(x.low) + x(x.high)) / 2, height - 4, label, "label middle")]
 
 
-def _text(x: float, y: float, words: str, style: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(words)}</text>'
+def text(x: float, y: float, words: str, style: str, hint: str = "") -> str:
+    """Words at a place; `hint` is shown where the pointer rests on them."""
+    title = f"<title>{escape(hint)}</title>" if hint else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(words)}{title}</text>'
 
 
-def _svg(parts: Sequence[str], height: float, label: str, width: float = WIDTH) -> str:
-    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+def svg(parts: Sequence[str], height: float, label: str, width: float = WIDTH, own_size: bool = False) -> str:
+    """A picture of its parts, as wide as the page; `own_size`: no wider than `width` pixels."""
+    style = f' style="max-width:{width}px"' if own_size else ""
+    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}"{style}>'
     return "\n".join([head, *parts, "</svg>"])

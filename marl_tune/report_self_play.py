@@ -10,9 +10,9 @@ from marl_tune import report_charts as charts
 from marl_tune.report_data import ReportData, curves_of
 from marl_tune.report_html import wide
 from marl_tune.results import read_csv, read_json
+from marl_tune.schema_self_play import ELO
 
 CELL, ROW, LEFT, TOP = 64, 34, 150, 74  # of the heat map
-ELO = "self_play/elo"
 
 
 def section(data: ReportData) -> str:
@@ -42,16 +42,15 @@ def heat_map(table: dict[str, Any]) -> str:
     parts = []
     for place, column in enumerate(columns):
         middle = LEFT + CELL * (place + 0.5)
-        parts.append(_text(middle, TOP - 30, short_name(players[column]), "tick middle", players[column]))
-        parts.append(_text(middle, TOP - 12, f"{elo[column]:.0f}", "tick middle"))
+        parts.append(charts.text(middle, TOP - 30, short_name(players[column]), "tick middle", players[column]))
+        parts.append(charts.text(middle, TOP - 12, f"{elo[column]:.0f}", "tick middle"))
     for place, row in enumerate(rows):
         y = TOP + ROW * place
-        parts.append(_text(LEFT - 12, y + 22, f"{players[row]}, {elo[row]:.0f}", "name end"))
+        parts.append(charts.text(LEFT - 12, y + 22, f"{players[row]}, {elo[row]:.0f}", "name end"))
         for position, column in enumerate(columns):
             parts += _cell(LEFT + CELL * position, y, rates[row][column], f"{players[row]} against {players[column]}")
     width, height = LEFT + CELL * max(1, len(columns)) + 20, TOP + ROW * len(rows) + 10
-    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Win rates" style="max-width:{width}px">'
-    return "\n".join([head, *parts, "</svg>"])
+    return charts.svg(parts, height, "Win rates", width, own_size=True)
 
 
 def _learners(table: dict[str, Any]) -> Sequence[str]:
@@ -72,10 +71,5 @@ def _cell(x: float, y: float, rate: float | None, hint: str) -> list[str]:
     title = f"<title>{escape(f'{hint}: {rate:.2f}')}</title>"
     return [
         f'<rect {box} fill="var(--winner)" fill-opacity="{0.08 + 0.62 * rate:.2f}">{title}</rect>',
-        _text(x + CELL / 2 - 1.5, y + 21, f"{rate:.2f}", "middle"),
+        charts.text(x + CELL / 2 - 1.5, y + 21, f"{rate:.2f}", "middle"),
     ]
-
-
-def _text(x: float, y: float, words: str, style: str, hint: str = "") -> str:
-    title = f"<title>{escape(hint)}</title>" if hint else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(words)}{title}</text>'

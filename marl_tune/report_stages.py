@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
-from marl_tune.report_charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Curve, _Axis, _svg, _text, _x_axis
+from marl_tune.report_charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Axis, Curve, svg, text, x_axis
 
 STEP = 30  # height of a stage
 APART = 3  # units between the lines of two trials in one stage
@@ -23,18 +23,18 @@ def stage_lines(curves: Sequence[Curve], scores: Sequence[Curve]) -> str:
         return ""
     last = int(max(stage for curve in curves for _, stage in curve.points))
     height = TOP + STEP * (last + 1) + BOTTOM
-    x = _Axis([0.0, *(steps for curve in (*scores, *curves) for steps, _ in curve.points)], LEFT, WIDTH - RIGHT)
-    parts = _x_axis(x, height, "agent-steps of the trial")
+    x = Axis([0.0, *(steps for curve in (*scores, *curves) for steps, _ in curve.points)], LEFT, WIDTH - RIGHT)
+    parts = x_axis(x, height, "agent-steps of the trial")
     for stage in range(last + 1):
         at = _level(stage, last)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(_text(LEFT - 10, at + 5, f"stage {stage}", "tick end"))
+        parts.append(text(LEFT - 10, at + 5, f"stage {stage}", "tick end"))
     coloured = [curve for curve in curves if curve.style != "other"]
     for curve in reversed(curves):
         shift = APART * (coloured.index(curve) - (len(coloured) - 1) / 2) if curve in coloured else 0.0
         path = " ".join(_steps(curve.points, x, last, shift))
         parts.append(f'<path class="curve {curve.style}" d="{path}"><title>{escape(curve.label)}</title></path>')
-    return _svg(parts, height, "Stages of the curriculum")
+    return svg(parts, height, "Stages of the curriculum")
 
 
 def _level(stage: float, last: int) -> float:
@@ -42,7 +42,7 @@ def _level(stage: float, last: int) -> float:
     return TOP + STEP * (last - stage + 0.5)
 
 
-def _steps(points: Sequence[tuple[float, float]], x: _Axis, last: int, shift: float) -> list[str]:
+def _steps(points: Sequence[tuple[float, float]], x: Axis, last: int, shift: float) -> list[str]:
     """A path that holds each stage up to its point, and breaks where a copy's agent-steps go back."""
     start = points[0][0]
     commands = [f"M{x(0.0):.1f} {_level(points[0][1], last) + shift:.1f} H{x(start):.1f}"]

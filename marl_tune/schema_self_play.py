@@ -7,6 +7,8 @@ from marl_tune.checks import above, at_least, one_of, within, word
 from marl_tune.errors import invalid
 from marl_tune.schema import SharingConfig
 
+ELO = "self_play/elo"  # key of a result: the first learner's rating
+
 
 @dataclass
 class VersusConfig(SharingConfig):

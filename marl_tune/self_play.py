@@ -15,7 +15,8 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 
 from envs.world import World
 from marl_tune.build import build_policy_map, build_world, module_specs
-from marl_tune.games import taken
+from marl_tune.env_runner import by_runner
+from marl_tune.games import GAMES
 from marl_tune.league import Freeze, scheme
 from marl_tune.pool import UNTRAINED, Pool
 from marl_tune.schema import SweepConfig
@@ -65,7 +66,7 @@ class SelfPlay:
         Returns:
             What the result has of it.
         """
-        for games in taken(sampled):
+        for games in by_runner(sampled.pop(GAMES, [])):
             self.pool.add(games)
         metrics = self.pool.metrics()  # before copies are made: the rates are of the games just played
         changed: dict[str, Weights] = {}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from envs.world import AgentGroup
 from marl_tune.errors import ConfigError
 from marl_tune.schema import SharingConfig
 from marl_tune.schema_critic import SharedCriticConfig
-from marl_tune.sides import versus
+from marl_tune.sides import first_match, versus
 
 SHARED = "shared"
 CRITIC = "critic"  # id of the module that values for all agents under shared_critic, and acts for none
@@ -28,10 +27,11 @@ def independent(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str
 
 def roles(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]:
     """Named modules; the first role one of whose patterns matches the agent's id or its group's name takes it."""
+    patterns = {role: role_config.agents for role, role_config in config.roles.items()}
     module_of = {}
     for group in groups:
         for agent in group.agents:
-            role = next((r for r, c in config.roles.items() if _matches(c.agents, agent, group.name)), None)
+            role = first_match(patterns, agent, group.name)
             if role is None:
                 raise ConfigError(f"sharing.roles: no role's patterns match agent {agent!r} of group {group.name!r}")
             module_of[agent] = role
@@ -53,10 +53,6 @@ def shared_critic(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[s
             f"sharing=shared_critic must have the module name {CRITIC!r} for itself, got a world with {kind} {CRITIC!r}"
         )
     return module_of
-
-
-def _matches(patterns: Sequence[str], agent: str, group: str) -> bool:
-    return any(fnmatchcase(agent, p) or fnmatchcase(group, p) for p in patterns)
 
 
 def hierarchical(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]:

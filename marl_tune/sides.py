@@ -39,19 +39,25 @@ def sides_of(groups: Sequence[AgentGroup], config: VersusConfig) -> dict[str, tu
 
 
 def _matched(group_of: Mapping[str, str], patterns: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """The first side one of whose patterns matches the agent's id or its group's name takes it."""
+    """Side -> its agents; each is taken by the `first_match`."""
     sides: dict[str, list[str]] = {side: [] for side in patterns}
     for agent, group in group_of.items():
-        for side, own in patterns.items():
-            if any(fnmatchcase(agent, p) or fnmatchcase(group, p) for p in own):
-                sides[side].append(agent)
-                break
-        else:
+        side = first_match(patterns, agent, group)
+        if side is None:
             raise ConfigError(f"sharing.sides: no side's patterns match agent {agent!r} of group {group!r}")
+        sides[side].append(agent)
     for side, agents in sides.items():
         if not agents:
             raise ConfigError(f"sharing.sides.{side}={list(patterns[side])} matches no agent that is not taken")
     return {side: tuple(agents) for side, agents in sides.items()}
+
+
+def first_match(patterns: Mapping[str, Sequence[str]], agent: str, group: str) -> str | None:
+    """The first name one of whose patterns matches the agent's id or its group's name."""
+    for name, own in patterns.items():
+        if any(fnmatchcase(agent, pattern) or fnmatchcase(group, pattern) for pattern in own):
+            return name
+    return None
 
 
 def learners_of(config: VersusConfig) -> dict[str, str]:

@@ -10,11 +10,11 @@ from envs.curriculum import curriculum_of, merged, world_itself
 from marl_tune.convert import build
 from marl_tune.curriculum import OF_THE_WORLD_ITSELF
 from marl_tune.errors import ConfigError, invalid
-from marl_tune.hierarchy import make_world
 from marl_tune.policy_map import PolicyMap
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_critic import SharedCriticConfig
 from marl_tune.sharing import CRITIC, module_of_agents
+from marl_tune.world_facts import world_facts
 from modules.schemas import CommunicationFields
 
 KINDS = ("observation space", "action space", "number of agents")  # what a module's weights, or its rows, depend on
@@ -88,34 +88,17 @@ def check_stages(sweep: SweepConfig, check_world: Callable[[SweepConfig], None])
             raise _of_stage(error, stage_key(number)) from error
 
 
-# world, sharing and module -> what `_modules` says: a search asks again for each of its corners
-_KNOWN_MODULES: dict[tuple[str, str, str], dict[str, tuple[Any, ...]]] = {}
-
-
 def _modules(sweep: SweepConfig) -> dict[str, tuple[Any, ...]]:
     """Module id -> its `KINDS`, in the sweep's world."""
-    key = repr(sweep.env), repr(sweep.sharing), sweep.module.name
-    if key not in _KNOWN_MODULES:
-        _KNOWN_MODULES[key] = _build_modules(sweep)
-    return _KNOWN_MODULES[key]
-
-
-def _build_modules(sweep: SweepConfig) -> dict[str, tuple[Any, ...]]:
-    try:
-        with make_world(sweep) as world:
-            modules = PolicyMap(world.groups, module_of_agents(world.groups, sweep.sharing)).modules
-            state = world.state_space
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    facts = world_facts(sweep)
+    modules = PolicyMap(facts.groups, module_of_agents(facts.groups, sweep.sharing)).modules
     talks = isinstance(sweep.module, CommunicationFields)
     spaces: dict[str, tuple[Any, ...]] = {
         module_id: (agents.observation_space, agents.action_space, len(agents.agents) if talks else None)
         for module_id, agents in modules.items()
     }
     if isinstance(sweep.sharing, SharedCriticConfig):
-        spaces[CRITIC] = (state, None, sum(len(agents.agents) for agents in modules.values()))
+        spaces[CRITIC] = (facts.state_space, None, sum(len(agents.agents) for agents in modules.values()))
     return spaces
 
 

@@ -15,6 +15,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from envs.trees import tree_map
+from marl_tune.fragment import data_of
 from modules.communication import TeamAPI
 
 Batch = dict[str, Any]
@@ -76,7 +77,7 @@ class TeamRows:
         self._back = torch.argsort(self._seen.flatten())
         self._drawn, self._drawn_seen = {}, {}  # column -> (rows, width), and (rows + pieces, width)
         for name in module.drawn_columns:
-            drawn = [_data(piece, name) for piece in pieces]
+            drawn = [data_of(piece.extra_model_outputs[name]) for piece in pieces]
             # What inference does, which is 0, for the last observation: nobody has acted on it.
             last = np.zeros((1, *drawn[0].shape[1:]), drawn[0].dtype)
             self._drawn[name] = torch.from_numpy(np.concatenate(drawn)).to(device)
@@ -96,12 +97,6 @@ class TeamRows:
         out = {name: tree_map(lambda a: a[self._rows], value) for name, value in (columns | self._drawn).items()}
         out[Columns.LOSS_MASK] = torch.ones(self._rows.shape, dtype=torch.bool, device=self._rows.device)
         return out
-
-
-def _data(piece: SingleAgentEpisode, name: str) -> np.ndarray:
-    """(T, ...) of an output of the module, without the steps that the piece only looks back at."""
-    buffer = piece.extra_model_outputs[name]
-    return buffer.data[buffer.lookback :]
 
 
 def _teams(pieces: Sequence[SingleAgentEpisode], team_size: int) -> np.ndarray:

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from envs.world import AgentGroup, World
 from marl_tune import checkpoint
 from marl_tune.build import build_world
-from marl_tune.evaluation import COPIES_AT_ONCE, Evaluation, PolicyPlayer, load_modules, play
+from marl_tune.evaluation import Evaluation, PolicyPlayer, load_modules, play_many
 from marl_tune.policy import Policies
 from marl_tune.policy_map import PolicyMap
-from marl_tune.ratings import results_of
+from marl_tune.ratings import results_of, returns_of
 from marl_tune.schema import SelectionConfig, SweepConfig
 from marl_tune.schema_self_play import VersusConfig
 from marl_tune.sides import learners_of, sides_of, slots_of
@@ -64,18 +63,13 @@ def play_tournament(sweep: SweepConfig, folders: Sequence[Path]) -> list[Judged]
     with build_world(sweep, 1) as world:
         sides = _sides(world.groups, sweep)
     matches = _schedule(len(modules), len(sides), sweep.selection)
-    judged = [Judged([], [], [], [], []) for _ in modules]
-    generator = torch.get_rng_state()
-    torch.manual_seed(sweep.selection.seed)  # a policy that samples its actions plays the same games again
-    for start in range(0, len(matches), COPIES_AT_ONCE):
-        some = matches[start : start + COPIES_AT_ONCE]
-        with build_world(sweep, len(some)) as world:
-            evaluation = play(
-                world, _players(world, modules, sides, some, sweep.selection.explore), [m.seed for m in some]
-            )
-        _take(evaluation, some, sides, judged)
-    torch.set_rng_state(generator)
-    return judged[: len(folders)]
+
+    def players(world: World, places: range) -> PolicyPlayer:
+        some = matches[places.start : places.stop]
+        return _players(world, modules, sides, some, sweep.selection.explore)
+
+    evaluation = play_many(sweep, [match.seed for match in matches], players)
+    return _shared_out(evaluation, matches, sides, len(modules))[: len(folders)]
 
 
 def _main(folder: Path) -> Any:
@@ -123,11 +117,12 @@ def _players(
     return PolicyPlayer(Policies(dict(zip(names, modules, strict=True)), policy_map, world.num_envs), world, explore)
 
 
-def _take(
-    evaluation: Evaluation, matches: Sequence[Match], sides: Sequence[Sequence[str]], judged: Sequence[Judged]
-) -> None:
-    """Shares the games out among the players."""
-    returns = np.array([np.sum([evaluation.returns[agent] for agent in agents], axis=0) for agents in sides])
+def _shared_out(
+    evaluation: Evaluation, matches: Sequence[Match], sides: Sequence[Sequence[str]], players: int
+) -> list[Judged]:
+    """The games of each player."""
+    judged = [Judged([], [], [], [], []) for _ in range(players)]
+    returns = returns_of(sides, evaluation.returns)
     for number, match in enumerate(matches):
         result = float(results_of(returns[:, [number]], match.side)[0])
         own, others = float(returns[match.side, number]), np.delete(returns[:, number], match.side)
@@ -141,6 +136,7 @@ def _take(
             judged[player].team.append(team)
             judged[player].lengths.append(int(evaluation.lengths[number]))
             judged[player].seeds.append(match.seed)
+    return judged
 
 
 def describe_games(judged: Judged, rules: SelectionConfig) -> dict[str, Any]:

@@ -16,12 +16,11 @@ import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from envs.trees import Array, joined, tree_map
 from marl_tune.central_values import CentralValues
-from marl_tune.fragment import SEQUENCE_STATES
+from marl_tune.fragment import SEQUENCE_STATES, data_of
 from marl_tune.policy import Arrays
 from marl_tune.sharing import CRITIC
 from marl_tune.team_rows import TeamRows
@@ -125,13 +124,13 @@ class EpisodesToTrainBatch(ConnectorV2):
     ) -> Batch:
         settings = self.settings(module_id)
         layout = _Layout(np.array([len(piece) for piece in pieces]))
-        columns = {Columns.ACTIONS: self._tensor(np.concatenate([_data(piece.actions) for piece in pieces]))}
+        columns = {Columns.ACTIONS: self._tensor(np.concatenate([data_of(piece.actions) for piece in pieces]))}
         for name in (Columns.ACTION_LOGP, Columns.ACTION_DIST_INPUTS):
-            columns[name] = self._tensor(np.concatenate([_data(piece.extra_model_outputs[name]) for piece in pieces]))
-        seen = tree_map(lambda *a: self._tensor(joined(*a)), *(_data(piece.observations) for piece in pieces))
+            columns[name] = self._tensor(np.concatenate([data_of(piece.extra_model_outputs[name]) for piece in pieces]))
+        seen = tree_map(lambda *a: self._tensor(joined(*a)), *(data_of(piece.observations) for piece in pieces))
         steps = self._tensor(layout.steps)
         columns[Columns.OBS] = tree_map(lambda a: a.index_select(0, steps), seen)
-        rewards = np.concatenate([_data(piece.rewards) for piece in pieces]).astype(np.float32, copy=False)
+        rewards = np.concatenate([data_of(piece.rewards) for piece in pieces]).astype(np.float32, copy=False)
         if settings.reward_scale != 1:
             rewards = rewards * np.float32(settings.reward_scale)
         if isinstance(module, IntrinsicRewardAPI):
@@ -253,11 +252,6 @@ class _Sequences:
         out[Columns.LOSS_MASK] = mask
         out[Columns.STATE_IN] = {name: value[self._kept] for name, value in self.states_seen.items()}
         return out
-
-
-def _data(buffer: InfiniteLookbackBuffer) -> Arrays:
-    """The buffer's arrays without the steps that it only looks back at."""
-    return tree_map(lambda a: a[buffer.lookback :], buffer.data)
 
 
 def _states_at_starts(piece: SingleAgentEpisode, max_seq_len: int) -> dict[str, np.ndarray]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from marl_tune.env_runner import (
     FINISHED_RETURNS,
     RETURN_MEAN_AGENT,
     RETURN_SUM_TEAM,
+    by_runner,
     forget_world,
 )
 from marl_tune.evaluation import evaluate_modules
@@ -190,7 +190,7 @@ class Trial(tune.Trainable):
         """
         if self._curriculum is None:
             return {}
-        finished = _by_runner(sampled.get(FINISHED_EPISODES, []))
+        finished = by_runner(sampled.get(FINISHED_EPISODES, []))
         values = values_of_episodes(self._curriculum.rules.metric, finished, flat_metrics(report))
         self._curriculum.add(values, (copy for runner in finished for copy in runner[COPY].tolist()))
         told: dict[str, Any] = {CURRICULUM: self._curriculum.numbers()}
@@ -228,7 +228,7 @@ class Trial(tune.Trainable):
         finished = sampled.pop(FINISHED_RETURNS, [])
         if self._breakthroughs is None:
             return {}
-        returns = _by_runner(finished)
+        returns = by_runner(finished)
         events = self._breakthroughs.add(np.concatenate(returns)) if returns else []
         told = {EVENTS: [dataclasses.asdict(event) for event in events]} if events else {}
         return self._breakthroughs.metrics() | told
@@ -289,12 +289,6 @@ def _differing(before: Any, after: Any, key: str) -> Iterator[str]:
         return
     for name, value in before.items():
         yield from _differing(value, after[name], f"{key}.{name}")
-
-
-def _by_runner(items: Any) -> list[Any]:
-    """What the env runners told, in the order of their numbers: [(number, item), …] -> [item, …]."""
-    of_runners = [items] if isinstance(items, tuple) else items  # RLlib takes a lone item out of its list
-    return [item for _, item in sorted(of_runners, key=itemgetter(0))]
 
 
 def trial_number(trial_id: str) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from envs.trees import Array
+from envs.trees import Array, joined
 from marl_tune.decisions import Cut
 from marl_tune.state_rows import STATE_ROWS, StateRows
 
@@ -45,7 +45,7 @@ class TurnStates:
         for cut in cuts:
             last = self._last.get(cut.copy, {})
             if cut.copy not in arrays:
-                arrays[cut.copy] = _stacked([*(row[cut.copy] for row in rows), *last.values()])
+                arrays[cut.copy] = joined(*(row[None] for row in (*(row[cut.copy] for row in rows), *last.values())))
             index, after = cut.steps + offset, int(cut.steps[-1])
             if cut.piece.is_done and after in last:  # another episode's first state stands at that step
                 index[-1] = len(rows) + list(last).index(after)
@@ -61,12 +61,3 @@ class TurnStates:
     def set_state(self, state: list[Array]) -> None:
         """Goes on from where `get_state` was called."""
         self._kept, self._seen, self._last = list(state), [], {}
-
-
-def _stacked(rows: Sequence[Array]) -> Array:
-    if isinstance(rows[0], np.ndarray):
-        return np.stack(rows)
-    array = rows[0].new_empty((len(rows), *rows[0].shape))  # torch's, of a world on a GPU
-    for number, row in enumerate(rows):
-        array[number] = row
-    return array

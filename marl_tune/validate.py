@@ -4,11 +4,9 @@ import math
 import os
 from pathlib import Path
 
-from envs.world import agents_per_step
 from marl_tune.breakthroughs import COUNT, FREQUENCY
 from marl_tune.budget import asha_max_t, counted_batch, max_iterations, num_copies
 from marl_tune.errors import ConfigError, invalid
-from marl_tune.hierarchy import make_world
 from marl_tune.resources import check_cluster, machine_resources
 from marl_tune.roles import check_roles
 from marl_tune.schema import SweepConfig
@@ -20,6 +18,7 @@ from marl_tune.stages import check_stages
 from marl_tune.validate_communication import check_communication
 from marl_tune.validate_self_play import check_self_play
 from marl_tune.validate_space import check_space
+from marl_tune.world_facts import world_facts
 from modules.schemas import SharedEncoderConfig
 
 
@@ -80,21 +79,10 @@ def check_trial(sweep: SweepConfig) -> None:
 def _agents(sweep: SweepConfig) -> tuple[float, bool, int]:
     """Agents of one copy that act in a step, whether not all act in all steps, and then how many are sure to; asked of
     the world itself where its settings do not say."""
-    env, managed = sweep.env, isinstance(sweep.sharing, HierarchicalConfig)
-    if hasattr(env, "n_agents") and not managed:
-        return env.n_agents, False, 0
-    key = f"{env!r} {sweep.sharing!r}" if managed else repr(env)
-    if key not in _KNOWN_AGENTS:
-        try:
-            with make_world(sweep) as world:
-                _KNOWN_AGENTS[key] = agents_per_step(world), world.acting is not None, world.least_acting
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-    return _KNOWN_AGENTS[key]
-
-
-# settings -> what `_agents` says: a search asks again for each of its corners
-_KNOWN_AGENTS: dict[str, tuple[float, bool, int]] = {}
+    if hasattr(sweep.env, "n_agents") and not isinstance(sweep.sharing, HierarchicalConfig):
+        return sweep.env.n_agents, False, 0
+    facts = world_facts(sweep)
+    return facts.agents_per_step, facts.takes_turns, facts.least_acting
 
 
 def check_search(sweep: SweepConfig) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from marl_tune.errors import ConfigError, invalid
-from marl_tune.hierarchy import make_world
+from marl_tune.errors import invalid
 from marl_tune.policy_map import PolicyMap
 from marl_tune.roles import role_modules
 from marl_tune.schema import SweepConfig
 from marl_tune.sharing import module_of_agents
+from marl_tune.world_facts import world_facts
 from modules.schemas import CommunicationFields
 
 
@@ -31,8 +31,9 @@ def check_communication(sweep: SweepConfig) -> None:
 
 
 def _check_teams(sweep: SweepConfig, name: str) -> None:
-    policy_map, takes_turns = _teams(sweep)
-    if takes_turns:
+    facts = world_facts(sweep)
+    policy_map = PolicyMap(facts.groups, module_of_agents(facts.groups, sweep.sharing))
+    if facts.takes_turns:
         rule = f"be a world in which all agents act in all steps under {name}: who is gone or waits says nothing"
         raise invalid("env", rule, sweep.env.name)
     for group in policy_map.groups:
@@ -53,22 +54,3 @@ def _check_teams(sweep: SweepConfig, name: str) -> None:
             key = f"sharing.roles.{module_id}.module" if module_id in of_role else "module"
             rule = f"be null where the observations of {module_id} do not hold the agent's own position"
             raise invalid(f"{key}.comm_range", rule, reach)
-
-
-def _teams(sweep: SweepConfig) -> tuple[PolicyMap, bool]:
-    """Who is served by which module, and whether agents take turns, die or join; asked of the world itself."""
-    key = repr((sweep.env, sweep.sharing))
-    if key not in _KNOWN_TEAMS:
-        try:
-            with make_world(sweep) as world:
-                policy_map = PolicyMap(world.groups, module_of_agents(world.groups, sweep.sharing))
-                _KNOWN_TEAMS[key] = policy_map, world.acting is not None
-        except ConfigError:
-            raise
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-    return _KNOWN_TEAMS[key]
-
-
-# settings -> what `_teams` says: a search asks again for each of its corners
-_KNOWN_TEAMS: dict[str, tuple[PolicyMap, bool]] = {}

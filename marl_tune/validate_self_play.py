@@ -1,15 +1,10 @@
 """Rules of self-play and leagues over several settings; see `marl_tune.validate`."""
 
-from typing import Any
-
-import envs
-from envs.world import AgentGroup
-from marl_tune.errors import ConfigError, invalid
+from marl_tune.errors import invalid
 from marl_tune.schema import SweepConfig
-from marl_tune.schema_self_play import LeagueConfig, VersusConfig
+from marl_tune.schema_self_play import ELO, LeagueConfig, VersusConfig
 from marl_tune.sides import learners_of, sides_of
-
-ELO = "self_play/elo"
+from marl_tune.world_facts import world_facts
 
 
 def check_self_play(sweep: SweepConfig) -> None:
@@ -30,24 +25,9 @@ def check_self_play(sweep: SweepConfig) -> None:
         if key == "env" or key.startswith("env."):
             rule = f"be left out under sharing={sharing.name}: policies of different worlds cannot play each other"
             raise invalid(f"space.{key}", rule, sweep.space[key])
-    sides = sides_of(_groups(sweep.env), sharing)
+    sides = sides_of(world_facts(sweep).groups, sharing)
     if isinstance(sharing, LeagueConfig):
         turns, copies = len(sides) * len(learners_of(sharing)), sweep.cluster.num_envs_per_env_runner
         if copies < turns:
             rule = f"be at least {turns}, {len(sides)} sides x {len(learners_of(sharing))} learners: all train at once"
             raise invalid("cluster.num_envs_per_env_runner", rule, copies)
-
-
-def _groups(env: Any) -> tuple[AgentGroup, ...]:
-    """The world's agent groups, asked of the world itself."""
-    if repr(env) not in _KNOWN_GROUPS:
-        try:
-            with envs.make_world(env) as world:
-                _KNOWN_GROUPS[repr(env)] = world.groups
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-    return _KNOWN_GROUPS[repr(env)]
-
-
-# settings -> what `_groups` says: a search asks again for each of its corners
-_KNOWN_GROUPS: dict[str, tuple[AgentGroup, ...]] = {}

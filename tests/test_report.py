@@ -11,7 +11,7 @@ import pytest
 
 from marl_tune.manifest import begin_manifest, finish_manifest
 from marl_tune.report import main, render, write_report
-from marl_tune.report_charts import Curve, _Axis, learning_curves, ticks
+from marl_tune.report_charts import Axis, Curve, learning_curves, ticks
 from marl_tune.report_data import load
 from marl_tune.results import (
     BreakthroughRecord,
@@ -270,7 +270,7 @@ def test_a_report_needs_neither_ray_nor_torch(folder):
 
 @pytest.mark.parametrize("value", [0.1 + 0.2, 1e12, -7.5])
 def test_an_axis_of_values_that_differ_by_rounding_only_is_an_axis_of_one_value(value):
-    axis = _Axis([value, math.nextafter(value, math.inf)], 0, 100)
+    axis = Axis([value, math.nextafter(value, math.inf)], 0, 100)
     assert axis.low < value < axis.high
     assert 0 < axis(value) < 100
     assert len({axis.label(tick) for tick in axis.ticks}) == len(axis.ticks)
