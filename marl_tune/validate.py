@@ -4,22 +4,27 @@ import math
 import os
 from pathlib import Path
 
+import gymnasium as gym
+
+from envs.hierarchy import FEATURES
 from marl_tune.breakthroughs import COUNT, FREQUENCY
 from marl_tune.budget import asha_max_t, counted_batch, max_iterations, num_copies
 from marl_tune.errors import ConfigError, invalid
+from marl_tune.policy_map import PolicyMap
 from marl_tune.resources import check_cluster, machine_resources
-from marl_tune.roles import check_roles
+from marl_tune.roles import check_roles, role_modules
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_critic import check_critic
 from marl_tune.schema_hierarchy import HierarchicalConfig
 from marl_tune.schema_search import AshaConfig, PopulationConfig
+from marl_tune.sharing import module_of_agents
 from marl_tune.space import parse
 from marl_tune.stages import check_stages
 from marl_tune.validate_communication import check_communication
 from marl_tune.validate_self_play import check_self_play
 from marl_tune.validate_space import check_space
 from marl_tune.world_facts import world_facts
-from modules.schemas import SharedEncoderConfig
+from modules.schemas import ImageFields, SharedEncoderConfig, check_image
 
 
 def validate(sweep: SweepConfig) -> None:
@@ -66,6 +71,7 @@ def check_trial(sweep: SweepConfig) -> None:
         rule = "be at most 1 under module=shared_encoder, whose policies are trained by one optimizer"
         raise invalid("cluster.num_learners", rule, cluster.num_learners)
     check_communication(sweep)
+    _check_convolutions(sweep)
     if cluster.rollout == "rllib" and isinstance(sweep.sharing, HierarchicalConfig):
         rule = "be batched under sharing=hierarchical: RLlib's runner counts the managers' rewards in its returns"
         raise invalid("cluster.rollout", rule, cluster.rollout)
@@ -83,6 +89,23 @@ def _agents(sweep: SweepConfig) -> tuple[float, bool, int]:
         return sweep.env.n_agents, False, 0
     facts = world_facts(sweep)
     return facts.agents_per_step, facts.takes_turns, facts.least_acting
+
+
+def _check_convolutions(sweep: SweepConfig) -> None:
+    """Paddings that are set by hand leave every kernel something to read; those that are not always do."""
+    of_role = role_modules(sweep)
+    modules = [module for module in (sweep.module, *of_role.values()) if isinstance(module, ImageFields)]
+    if not any(len(layer) > 3 for module in modules for layer in module.conv_filters):
+        return
+    groups = world_facts(sweep).groups
+    for module_id, agents in PolicyMap(groups, module_of_agents(groups, sweep.sharing)).modules.items():
+        module, space = of_role.get(module_id, sweep.module), agents.observation_space
+        image = space.get(FEATURES, space) if isinstance(space, gym.spaces.Dict) else space
+        if isinstance(module, ImageFields) and len(image.shape or ()) == 3:
+            try:
+                check_image(image.shape[0], image.shape[1], module.conv_filters)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
 
 
 def check_search(sweep: SweepConfig) -> None:

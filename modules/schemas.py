@@ -4,7 +4,7 @@ ray.
 A field marked with LIVE can change while a trial runs; the others decide which weights there are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -57,17 +57,37 @@ class ImageFields(ModuleConfig):
     """Convolutions in front of the dense layers where the observation is an image; a vector passes them by."""
 
     conv_filters: list[list[int]]
-    # [channels, kernel size, stride] of each layer, all >= 1; [] flattens an image into its pixels
+    # [channels, kernel size, stride] of each layer, all >= 1, and a fourth for its padding, >= 0 (else half a kernel);
+    # [] flattens an image into its pixels
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for layer in self.conv_filters:
             _require(
-                len(layer) == 3 and min(layer) >= 1,
+                len(layer) in (3, 4) and min(layer[:3]) >= 1 and min(layer) >= 0,
                 "conv_filters",
-                "hold [channels, kernel, stride] of at least 1 for each layer",
+                "hold [channels, kernel, stride] of at least 1 for each layer, and at most a padding of at least 0",
                 [list(layer) for layer in self.conv_filters],
             )
+
+
+def paddings(conv_filters: Sequence[Sequence[int]]) -> list[int]:
+    """Of each convolution, on every side of what it reads: half its kernel where nothing else is said."""
+    return [layer[3] if len(layer) > 3 else layer[1] // 2 for layer in conv_filters]
+
+
+def check_image(height: int, width: int, conv_filters: Sequence[Sequence[int]]) -> None:
+    """Refuses convolutions that have nothing left to read of an image so large.
+
+    Raises:
+        ValueError: a kernel is larger than its padded image.
+    """
+    sides = [height, width]
+    for (_, kernel, stride, *_), padding in zip(conv_filters, paddings(conv_filters), strict=True):
+        read = [side + 2 * padding for side in sides]
+        rule = f"have kernels no larger than what they read, {read[0]} x {read[1]} with its padding"
+        _require(min(read) >= kernel, "conv_filters", rule, [list(layer) for layer in conv_filters])
+        sides = [(side - kernel) // stride + 1 for side in read]
 
 
 @dataclass

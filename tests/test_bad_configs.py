@@ -44,6 +44,10 @@ BAD = [
     (["lr=1"], "key 'lr' is not known: did you mean 'algorithm.lr'?"),
     (["stopp.iterations=1"], "key 'stopp.iterations' is not known: did you mean 'stop.iterations'?"),
     (["+foo=1"], "key 'foo' is not known"),
+    (
+        ["env=classic/connect_four", "module=cnn", "module.conv_filters=[[8,4,1,0],[8,5,1,0]]"],
+        "module.conv_filters must have kernels no larger than what they read, 3 x 4 with its padding, got [[8, 4, 1, 0",
+    ),
     (["module=mlp", "module.max_seq_len=5"], "key 'module.max_seq_len' is not known"),
     (["group_options={a:{}}"], "group_options"),
     (["~seed"], "seed must be set"),

@@ -186,6 +186,7 @@ def test_unknown_module_names_the_known_ones():
         ("mlp", {"activation": "step"}, r"module\.activation must be one of tanh, .*, got step"),
         ("cnn", {"conv_filters": [[16, 3]]}, r"module\.conv_filters must hold \[channels, kernel, stride\]"),
         ("cnn", {"conv_filters": [[16, 3, 0]]}, r"module\.conv_filters must .*, got \[\[16, 3, 0\]\]"),
+        ("cnn", {"conv_filters": [[16, 3, 1, -1]]}, r"module\.conv_filters must .* padding of at least 0, got \[\[16"),
         ("lstm", {"max_seq_len": 0}, r"module\.max_seq_len must be at least 1, got 0"),
         ("gru", {"state_dim": 0}, r"module\.state_dim must be at least 1, got 0"),
         ("gru", {"num_layers": 0}, r"module\.num_layers must be at least 1, got 0"),
@@ -258,6 +259,15 @@ def test_pixels_stay_bytes_until_the_encoder_and_are_scaled_there():
 def test_an_image_smaller_than_the_kernels_is_served():
     module = testing.build("cnn", gym.spaces.Box(0, 1, (2, 2, 1), np.float32), DISCRETE, conv_filters=[[4, 8, 4]] * 2)
     testing.check_shapes(module)
+
+
+def test_a_padding_that_is_set_takes_the_place_of_half_a_kernel():
+    board = gym.spaces.Box(0, 1, (6, 7, 2), np.float32)
+    module = testing.build("cnn", board, DISCRETE, conv_filters=[[4, 4, 1, 0], [3, 3, 1]])
+    testing.check_shapes(module)
+    convolutions = module.encoder.convolutions
+    assert convolutions[0](torch.zeros(1, 2, 6, 7)).shape == (1, 4, 3, 4), "each of 12 windows of 4 x 4 once"
+    assert convolutions[2](torch.zeros(1, 4, 3, 4)).shape == (1, 3, 3, 4), "half a kernel of 3"
 
 
 def test_a_mask_that_forbids_everything_gives_finite_numbers():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from modules.parts.layers import ACTIVATIONS, HIDDEN_GAIN, dense_stack, orthogonal
 from modules.parts.observations import scale_of
 from modules.parts.protocols import Encoder
+from modules.schemas import check_image, paddings
 
 IMAGE_FILTERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # (channels, kernel, stride) of Mnih et al. 2015
 
@@ -40,14 +41,17 @@ class ImageEncoder(Encoder):
     """Convolutions over an image (height, width, channels), then dense layers (after Mnih et al. 2015,
     https://doi.org/10.1038/nature14236).
 
-    Differs from the paper: the image is padded by half a kernel, so that a stride s leaves about 1/s of each side and
-    no image is too small.
+    Differs from the paper: unless told otherwise the image is padded by half a kernel, so that a stride s leaves about
+    1/s of each side and no image is too small.
 
     Args:
         space: of the observation, three axes.
-        conv_filters: (channels, kernel, stride) of each convolution.
+        conv_filters: (channels, kernel, stride) or (channels, kernel, stride, padding) of each convolution.
         hidden_dims: sizes of the dense layers.
         activation: name of the activation after each layer.
+
+    Raises:
+        ValueError: a kernel is larger than the padded image that it is to read.
     """
 
     def __init__(
@@ -60,9 +64,10 @@ class ImageEncoder(Encoder):
         super().__init__()
         self.scale, self.out_dim = scale_of(space), hidden_dims[-1]
         layers: list[nn.Module] = []
-        in_channels = space.shape[-1]
-        for channels, kernel, stride in conv_filters:
-            convolution = nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2)
+        height, width, in_channels = space.shape
+        check_image(height, width, conv_filters)
+        for (channels, kernel, stride, *_), padding in zip(conv_filters, paddings(conv_filters), strict=True):
+            convolution = nn.Conv2d(in_channels, channels, kernel, stride, padding)
             layers += [orthogonal(convolution, HIDDEN_GAIN), ACTIVATIONS[activation]()]
             in_channels = channels
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
