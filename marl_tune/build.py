@@ -33,7 +33,7 @@ from marl_tune.policy_map import PolicyMap
 from marl_tune.resources import runner_cpus
 from marl_tune.rllib_runner import RllibEnvRunner
 from marl_tune.roles import LEARNING, role_algorithms, role_modules
-from marl_tune.schema import PpoConfig, SweepConfig
+from marl_tune.schema import SweepConfig
 from marl_tune.schema_critic import SharedCriticConfig, critic_settings
 from marl_tune.schema_hierarchy import HierarchicalConfig
 from marl_tune.schema_self_play import VersusConfig
@@ -163,7 +163,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             min_time_s_per_iteration=0,
         )
     )
-    config.training(**_training(sweep.algorithm, sweep.cluster.num_learners))
+    config.training(**_training(sweep))
     config.multi_agent(algorithm_config_overrides_per_module=_of_modules(sweep, policy_map, config))
     if takes_turns:
         # A fragment is an iteration, however many decisions it holds: RLlib would sample another one for those missing.
@@ -201,8 +201,9 @@ def _of_modules(sweep: SweepConfig, policy_map: PolicyMap, config: PPOConfig) ->
     return of_roles | {manager: {"gamma": sweep.sharing.manager_gamma} for manager in managers}
 
 
-def _training(algorithm: PpoConfig, num_learners: int) -> dict[str, Any]:
+def _training(sweep: SweepConfig) -> dict[str, Any]:
     """The settings of the loss and the batches, by RLlib's names."""
+    algorithm = sweep.algorithm
     same = (
         "lr",
         "gamma",
@@ -222,7 +223,7 @@ def _training(algorithm: PpoConfig, num_learners: int) -> dict[str, Any]:
     )
     return {name: getattr(algorithm, name) for name in same} | {
         "vf_clip_param": math.inf if algorithm.vf_clip_param is None else algorithm.vf_clip_param,
-        "train_batch_size_per_learner": algorithm.train_batch_size // max(1, num_learners),
+        "train_batch_size_per_learner": algorithm.train_batch_size // max(1, sweep.cluster.num_learners),
     }
 
 

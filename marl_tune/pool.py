@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from marl_tune.ratings import DRAW, Games, Payoff, expected_score, result_of
+from marl_tune.ratings import DRAW, Games, Payoff, both_ways, expected_score, result_of
 
 UNTRAINED = "untrained"  # parent and name of the policy in the first slot
 
@@ -91,7 +91,7 @@ class Pool:
         """Elo's update, all pairs of a game at once: R += K (result - expected), shared out among the opponents."""
         change: dict[str, float] = {}
         for first, second, result in results:
-            for home, away, score in ((first, second, result), (second, first, 1 - result)):
+            for home, away, score in both_ways(first, second, result):
                 own = self.ids[home]
                 if own in self.learners:
                     expected = expected_score(self.learners[own].elo, self.player(self.ids[away]).elo)
@@ -103,7 +103,7 @@ class Pool:
         """Keeps what the rates need of a game of the first learner against frozen copies."""
         scores = []
         for first, second, result in results:
-            for home, away, score in ((first, second, result), (second, first, 1 - result)):
+            for home, away, score in both_ways(first, second, result):
                 if home == 0 and self.ids[away] in self.slots:
                     scores.append(score)
         if scores:

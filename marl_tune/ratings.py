@@ -40,6 +40,11 @@ def result_of(own: float, other: float) -> float:
     return WIN if own > other else LOSS
 
 
+def both_ways(first: int, second: int, result: float) -> tuple[tuple[int, int, float], tuple[int, int, float]]:
+    """A game as each of its two players sees it: (player, opponent, own result)."""
+    return (first, second, result), (second, first, 1 - result)
+
+
 def returns_of(sides: Iterable[Sequence[str]], returns: Mapping[str, Any]) -> np.ndarray:
     """(sides, ...) sum of its agents' returns; `returns`: agent -> number, or (games,)."""
     return np.array([sum(returns[agent] for agent in agents) for agents in sides])
@@ -64,7 +69,7 @@ class Payoff:
 
     def add(self, first: int, second: int, result: float) -> None:
         """Takes in the result of `first` against `second`."""
-        for home, away, score in ((first, second, result), (second, first, 1 - result)):
+        for home, away, score in both_ways(first, second, result):
             for table in (self.games, self.wins, self.draws):
                 table[home, away] *= DECAY
             self.games[home, away] += 1

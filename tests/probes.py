@@ -1,10 +1,13 @@
 """What several tests look through: a world that writes down what happens in it, and short ways into a trial."""
 
+import numpy as np
 import torch
+from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
 
 from marl_tune.build import build_policy_map, build_world, module_specs
 from marl_tune.policy import Policies
 from marl_tune.rollout import Rollout
+from marl_tune.turn_rollout import TurnRollout
 
 
 def learner_of(trial):
@@ -54,12 +57,36 @@ class Recorder:
         return getattr(self.world, name)
 
 
+def policies_of(sweep, policy_map, copies, seed):
+    """Freshly made modules that act, always the same, and the sequence lengths of those with a memory."""
+    torch.manual_seed(0)
+    modules = dict(module_specs(sweep, policy_map).build().items())
+    lengths = {m: module.model_config["max_seq_len"] for m, module in modules.items() if module.is_stateful()}
+    return Policies(modules, policy_map, copies, seed=seed), lengths
+
+
+def turn_rollout(copies, seed, sweep):
+    """A rollout in copies of a world whose agents take turns, die or join."""
+    world = build_world(sweep, copies)
+    return TurnRollout(world, *policies_of(sweep, build_policy_map(sweep, world), copies, seed), seed)
+
+
+def targets_of(piece, values, gamma=0.97, lambda_=0.9):
+    """RLlib's value targets of one piece, (T,), from values (T + 1,)."""
+    return compute_value_targets(
+        values=values,
+        rewards=np.append(piece.rewards.data, 0.0),
+        terminateds=np.array([False] * (len(piece) - 1) + [piece.is_terminated, False]),
+        truncateds=np.array([False] * (len(piece) - 1) + [not piece.is_terminated, False]),
+        gamma=gamma,
+        lambda_=lambda_,
+    )[:-1]
+
+
 def sampled(sweep, fragments, copies=3, policy_map=None, with_state=False):
     """Fragments of so many steps, the recorded world and the rollout; `policy_map`: world -> map, else the sweep's."""
     world = Recorder(build_world(sweep, copies))
     who = build_policy_map(sweep, world) if policy_map is None else policy_map(world)
-    torch.manual_seed(0)
-    modules = dict(module_specs(sweep, who).build().items())
-    lengths = {m: module.model_config["max_seq_len"] for m, module in modules.items() if module.is_stateful()}
-    rollout = Rollout(world, Policies(modules, who, copies, seed=1), lengths, seed=5, with_state=with_state)
+    policies, lengths = policies_of(sweep, who, copies, seed=1)
+    rollout = Rollout(world, policies, lengths, seed=5, with_state=with_state)
     return [rollout.sample(steps) for steps in fragments], world, rollout

@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pytest
 import torch
+from hierarchy_probes import TURNS, WORLDS
 from probes import learner_of
 
-from envs import default_config
 from envs.world import agents_per_step
 from marl_tune import selection
 from marl_tune.__main__ import main
@@ -24,13 +24,6 @@ from marl_tune.validate import check_trial, validate
 
 ON = ("sharing=hierarchical", "sharing.interval=3")
 TEAM = {"manager": "team"}
-WORLDS = {
-    "ant_colony": default_config("ant_colony", grid_size=[6, 6], n_agents=3, n_food_sources=2, max_steps=20),
-    "mpe/simple_tag": dataclasses.replace(default_config("mpe/simple_tag"), max_cycles=12),
-    "tictactoe": default_config("pettingzoo", id="classic/tictactoe_v3", kwargs={}),
-    "mortals": default_config("pettingzoo", id="pettingzoo_probes", kwargs={"probe": "mortals"}),
-}
-TURNS = ("tictactoe", "mortals")
 
 
 @pytest.fixture(scope="module")

@@ -7,34 +7,22 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from probes import Unwrapped
+from hierarchy_probes import TURNS, WORLDS
+from probes import Unwrapped, turn_rollout
 from ray.rllib.core.columns import Columns
 
-from envs import default_config
 from envs.contract import check_world, sample_actions
 from envs.hierarchy import Goals, Hierarchy
 from envs.world import AgentGroup, Step, World
-from marl_tune.build import build_policy_map, build_world, module_specs
+from marl_tune.build import build_world
 from marl_tune.config import compose
 from marl_tune.fragment import SEQUENCE_STATES
-from marl_tune.policy import Policies
 from marl_tune.schema import SharingConfig
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
-from marl_tune.turn_rollout import TurnRollout
 
 TEAM, VECTOR = {"manager": "team"}, {"goals": None, "goal_dim": 2}
 WAYS = [{}, TEAM, VECTOR, TEAM | VECTOR]
 COPIES, SEED = 3, 5
-COLONY = default_config("ant_colony", grid_size=[6, 6], n_agents=3, n_food_sources=2, max_steps=20)
-WORLDS = {
-    "ant_colony": COLONY,
-    "mpe/simple_spread": dataclasses.replace(default_config("mpe/simple_spread"), max_cycles=12),
-    "mpe/simple_spread_v3": default_config("pettingzoo", id="mpe/simple_spread_v3", kwargs={"max_cycles": 12}),
-    "mpe/simple_tag": dataclasses.replace(default_config("mpe/simple_tag"), max_cycles=12),
-    "tictactoe": default_config("pettingzoo", id="classic/tictactoe_v3", kwargs={}),
-    "mortals": default_config("pettingzoo", id="pettingzoo_probes", kwargs={"probe": "mortals"}),
-}
-TURNS = ("tictactoe", "mortals")
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +35,6 @@ def hierarchy(base, world, way=None, **module):
     """The sweep on another world, with other settings of the hierarchy."""
     sharing = dataclasses.replace(base.sharing, **(way or {}))
     return dataclasses.replace(base, env=WORLDS[world], sharing=sharing, **module)
-
-
-def make_rollout(sweep):
-    world = build_world(sweep, COPIES)
-    policy_map = build_policy_map(sweep, world)
-    torch.manual_seed(0)
-    modules = dict(module_specs(sweep, policy_map).build().items())
-    lengths = {m: module.model_config["max_seq_len"] for m, module in modules.items() if module.is_stateful()}
-    return TurnRollout(world, Policies(modules, policy_map, COPIES, seed=SEED), lengths, SEED)
 
 
 # --- the world ---
@@ -271,7 +250,7 @@ def replayed(sweep, copy, records, own):
 )
 def test_experience_is_that_of_a_slow_loop(base, world, way, length):
     sweep = hierarchy(base, world, way)
-    rollout, pieces = make_rollout(sweep), []
+    rollout, pieces = turn_rollout(COPIES, SEED, sweep), []
     while len(rollout.finished) < 6:
         pieces += rollout.sample(length)
     tracks = defaultdict(list)
@@ -303,7 +282,7 @@ def test_experience_is_that_of_a_slow_loop(base, world, way, length):
 
 @pytest.mark.parametrize("world", TURNS)
 def test_where_agents_take_turns_or_die_k_counts_their_own_steps(base, world):
-    rollout, tracks = make_rollout(hierarchy(base, world)), defaultdict(list)
+    rollout, tracks = turn_rollout(COPIES, SEED, hierarchy(base, world)), defaultdict(list)
     while len(rollout.finished) < 9:
         for piece in rollout.sample(4):
             tracks[piece.multi_agent_episode_id, piece.agent_id].append(piece)
@@ -324,7 +303,7 @@ def test_where_agents_take_turns_or_die_k_counts_their_own_steps(base, world):
 def test_memories_of_managers_keep_their_own_time(base):
     """Their state moves on with their decisions, not with the steps of the world."""
     gru = dataclasses.replace(compose(["module=gru"])[0].module, max_seq_len=2, state_dim=8)
-    rollout = make_rollout(hierarchy(base, "ant_colony", module=gru))
+    rollout = turn_rollout(COPIES, SEED, hierarchy(base, "ant_colony", module=gru))
     module, checked = rollout.policies.modules["managers_of_ants"], 0
     states = {}
     for piece in (piece for _ in range(6) for piece in rollout.sample(9)):
@@ -346,7 +325,7 @@ def test_memories_of_managers_keep_their_own_time(base):
 
 
 def test_managers_discount_their_own_steps(base):
-    rollout = make_rollout(hierarchy(base, "ant_colony"))
+    rollout = turn_rollout(COPIES, SEED, hierarchy(base, "ant_colony"))
     pieces, modules = rollout.sample(25), {m: Unwrapped(module) for m, module in rollout.policies.modules.items()}
 
     def targets(gamma, **own):

@@ -130,7 +130,7 @@ def test_the_dry_run_names_learner_and_slots(capsys):
     plan = capsys.readouterr().out
     rows = [line.split("(drawn each episode)")[1].split() for line in plan.splitlines() if "drawn each" in line]
     assert [row[0] for row in rows] == ["main", "opponent_0", "opponent_1", "opponent_2"]
-    assert [row[2:] for row in rows] == [["Adam,", "lr", "0.0003"], *[["nothing:", "frozen"]] * 3]
+    assert [row[2:] for row in rows] == [["Adam,", "lr", "0.001"], *[["nothing:", "frozen"]] * 3]
 
 
 # -- who plays ---------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from probes import Unwrapped, learner_of, sampled
+from probes import Unwrapped, learner_of, sampled, targets_of
 from ray.rllib.utils.minibatch_utils import ShardEpisodesIterator
 
 from marl_tune.__main__ import main
@@ -64,8 +64,6 @@ def test_a_row_is_the_team_of_one_copy_and_step(tiny):
 @pytest.mark.parametrize("kind", ["continuous", "discrete"])
 def test_targets_and_advantages_are_of_the_teams_values(tiny, kind):
     """Values of each segment by hand, its last observation with it; there nobody has drawn a message yet."""
-    from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
-
     batch, module, pieces, _ = learned(tiny, *KINDS[kind], fragments=(7, 33))
     targets, advantages, segments = [], [], {}
     for piece in pieces:
@@ -77,17 +75,7 @@ def test_targets_and_advantages_are_of_the_teams_values(tiny, kind):
             seen[MESSAGE_NOISE] = torch.from_numpy(np.concatenate([noise, np.zeros_like(noise[:1])]))
         with torch.no_grad():
             values = module.compute_values(seen).numpy()  # (T + 1, 4)
-        of_team = [
-            compute_value_targets(
-                values=own,
-                rewards=np.append(piece.rewards.data, 0.0),
-                terminateds=np.array([False] * (len(piece) - 1) + [piece.is_terminated, False]),
-                truncateds=np.array([False] * (len(piece) - 1) + [not piece.is_terminated, False]),
-                gamma=0.97,
-                lambda_=0.9,
-            )[:-1]
-            for own, piece in zip(values.T, team, strict=True)
-        ]
+        of_team = [targets_of(piece, own) for own, piece in zip(values.T, team, strict=True)]
         targets.append(np.stack(of_team, 1))
         advantages.append(np.stack(of_team, 1) - values[:-1])
     targets, advantages = np.concatenate(targets), np.concatenate(advantages)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from probes import Unwrapped, sampled
+from probes import Unwrapped, sampled, targets_of
 
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch, generalized_advantages
 
@@ -57,8 +57,6 @@ def test_reward_scale_scales_what_is_learned_and_not_what_is_reported(tiny):
 @pytest.mark.parametrize("module", ["mlp", "gru"])
 def test_targets_and_advantages_are_rllibs(tiny, module):
     """RLlib computes them piece by piece with a bootstrap row at the end of each; without those rows they are ours."""
-    from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
-
     fragments, _, rollout = sampled(tiny(f"module={module}"), [7, 9])
     pieces = fragments[1]
     net = rollout.policies.modules["shared"]
@@ -69,14 +67,7 @@ def test_targets_and_advantages_are_rllibs(tiny, module):
     targets, advantages = [], []
     for piece in pieces:
         values = values_of(net, piece)
-        target = compute_value_targets(
-            values=np.append(values, 0.0)[: len(piece) + 1],
-            rewards=np.append(piece.rewards.data, 0.0),
-            terminateds=np.array([False] * (len(piece) - 1) + [piece.is_terminated, False]),
-            truncateds=np.array([False] * (len(piece) - 1) + [not piece.is_terminated, False]),
-            gamma=0.97,
-            lambda_=0.9,
-        )[:-1]
+        target = targets_of(piece, np.append(values, 0.0)[: len(piece) + 1])
         targets.append(target)
         advantages.append(target - values[:-1])
     targets, advantages = np.concatenate(targets), np.concatenate(advantages)

@@ -7,17 +7,16 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+from probes import turn_rollout
 from ray.rllib.core.columns import Columns
 
 from envs import default_config, make_world
 from envs.contract import ContractError, check_world
 from envs.pettingzoo import Pettingzoo
 from envs.world import agents_per_step
-from marl_tune.build import algorithm_config, build_policy_map, build_world, module_specs
+from marl_tune.build import algorithm_config
 from marl_tune.errors import ConfigError
 from marl_tune.fragment import SEQUENCE_STATES
-from marl_tune.policy import Policies
-from marl_tune.turn_rollout import TurnRollout
 from marl_tune.validate import check_trial
 
 PROBES = "pettingzoo_probes"
@@ -37,13 +36,7 @@ def config(world_id, probe, **settings):
 
 
 def make_rollout(tiny, world_id, probe, *more):
-    sweep = dataclasses.replace(tiny(*more), env=config(world_id, probe))
-    world = build_world(sweep, COPIES)
-    policy_map = build_policy_map(sweep, world)
-    torch.manual_seed(0)
-    modules = dict(module_specs(sweep, policy_map).build().items())
-    lengths = {m: module.model_config["max_seq_len"] for m, module in modules.items() if module.is_stateful()}
-    return TurnRollout(world, Policies(modules, policy_map, COPIES, seed=SEED), lengths, SEED)
+    return turn_rollout(COPIES, SEED, dataclasses.replace(tiny(*more), env=config(world_id, probe)))
 
 
 def by_agent(pieces):
