@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -236,10 +237,10 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
 LONG = "+experiment=debug search=random stop.iterations=40 checkpoint.frequency=4 cluster.num_cpus=2 results_dir=out"
 
 
-def started(home: Path) -> tuple[subprocess.Popen, Path]:
+def started(home: Path, words: str = LONG) -> tuple[subprocess.Popen, Path]:
     """A long sweep in a process group of its own, once its trials report."""
     process = subprocess.Popen(
-        command(*LONG.split()), cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        command(*words.split()), cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     )
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
@@ -251,14 +252,17 @@ def started(home: Path) -> tuple[subprocess.Popen, Path]:
     raise AssertionError(process.communicate()[1])
 
 
-def resumed(home: Path, folder: Path) -> None:
+def resumed(home: Path, folder: Path, trials: int = 2) -> None:
     words = command(f"resume={folder}", "logger.progress=plain")
     done = subprocess.run(words, cwd=home, capture_output=True, text=True, env=ENVIRONMENT, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "ignored: logger.progress=plain" in done.stderr
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "finished"
-    assert [trial["iterations"] for trial in summary["trials"]] == [40, 40]
+    assert [trial["iterations"] for trial in summary["trials"]] == [40] * trials
+
+
+def assert_each_iteration_once(folder: Path) -> None:
     progress = rows(folder / "progress.csv")
     for trial in {row["trial"] for row in progress}:
         iterations = [int(row["iteration"]) for row in progress if row["trial"] == trial]
@@ -274,6 +278,7 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_goes_on(tmp_path):
     assert f"python -m marl_tune resume={folder.relative_to(tmp_path)}" in out
     assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
     resumed(tmp_path, folder)
+    assert_each_iteration_once(folder)
 
 
 @pytest.mark.slow
@@ -283,3 +288,36 @@ def test_a_killed_sweep_goes_on(tmp_path):
     process.communicate(timeout=60)
     assert not (folder / "summary.json").exists()
     resumed(tmp_path, folder)
+    assert_each_iteration_once(folder)
+
+
+POPULATION = """+experiment=tictactoe_self_play search=pbt search.num_samples=4 search.perturbation_interval=4
+    +space.algorithm.lr.loguniform=[3e-4,3e-3] algorithm.train_batch_size=1024 algorithm.minibatch_size=256
+    module.hidden_dims=[32] sharing.pool_size=4 sharing.snapshot.every=2 stop.agent_steps=null stop.iterations=40
+    checkpoint.frequency=4 cluster.num_cpus=2 selection.top_k=2 selection.episodes=20 results_dir=out"""
+
+
+@pytest.mark.slow
+def test_a_killed_population_of_self_play_goes_on_without_a_jump(tmp_path):
+    process, folder = started(tmp_path, POPULATION)
+    process.kill()
+    process.communicate(timeout=60)
+    killed_at = {trial: len(curve) for trial, curve in ratings(folder).items()}
+    resumed(tmp_path, folder, trials=4)
+    clones = {(row["to"], int(row["step"])) for row in rows(folder / "lineage.csv")}
+    moves, around = [], []
+    for trial, curve in ratings(folder).items():
+        for place, ((iteration, before), (following, after)) in enumerate(pairwise(curve), start=1):
+            if following == iteration + 1 and (trial, iteration) not in clones:  # a clone takes its donor's rating
+                near = abs(place - killed_at.get(trial, 0)) <= 4  # back to the last checkpoint, and a little after
+                (around if near else moves).append(abs(after - before))
+    assert len(around) >= 8
+    assert max(around) <= max(moves), "the rating jumps where the sweep was killed"
+
+
+def ratings(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Trial -> the iteration and the rating of each of its results."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows(folder / "progress.csv"):
+        curves.setdefault(row["trial"], []).append((int(row["iteration"]), float(row["self_play/elo"])))
+    return curves
