@@ -34,6 +34,12 @@ def max_iterations(sweep: SweepConfig) -> int | None:
     return min(bounds) if bounds else None
 
 
+def last_agent_step(sweep: SweepConfig) -> int | None:
+    """The agent-steps at which `stop` ends a trial, by stop.agent_steps and stop.iterations; None: no such bound."""
+    iterations = None if sweep.stop.iterations is None else sweep.stop.iterations * sweep.algorithm.train_batch_size
+    return min((bound for bound in (iterations, sweep.stop.agent_steps) if bound is not None), default=None)
+
+
 def asha_max_t(sweep: SweepConfig) -> int | None:
     """search.max_t, or where that is null what `stop` allows in the unit search.time_attr; None: nothing says it."""
     search = sweep.search

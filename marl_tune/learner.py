@@ -68,6 +68,7 @@ class MarlPPOLearner(PPOTorchLearner):
     """
 
     def build(self) -> None:
+        self._lr_left = 1.0  # share of every lr that `anneal` has left
         # add_default_connectors_to_learner_pipeline is False: PPOLearner.build() then leaves the pipeline empty.
         super().build()
         train_batch = EpisodesToTrainBatch(self._batch_settings, self._device)
@@ -107,13 +108,13 @@ class MarlPPOLearner(PPOTorchLearner):
             optimizer_name=name,
             optimizer=torch.optim.Adam(parameters, fused=True, **self._adam_settings(module_id, config)),
             params=parameters,
-            lr_or_lr_schedule=step_size(module_id, config),
+            lr_or_lr_schedule=self._lr_left * step_size(module_id, config),
         )
 
     def _adam_settings(self, module_id: str, config: Any) -> dict[str, Any]:
         adam = config.learner_config_dict[OPTIMIZER]
         return {
-            "lr": step_size(module_id, config),
+            "lr": self._lr_left * step_size(module_id, config),
             "betas": tuple(adam["betas"]),
             "eps": adam["eps"],
             "weight_decay": adam["weight_decay"],
@@ -123,13 +124,24 @@ class MarlPPOLearner(PPOTorchLearner):
 
     def apply_settings(self, config: Any) -> None:
         """Makes `config`, of the same structure, the one that the next update reads, everywhere it is read."""
-        self.config = config.copy(copy_frozen=False)
+        self.config, self._lr_left = config.copy(copy_frozen=False), 1.0
         # Both are filled from self.config at their first use.
         self.entropy_coeff_schedulers_per_module.clear()
         self.curr_kl_coeffs_per_module.clear()
         self._reapply_optimizer_settings()
         for module_id, module in self.module.items():
             module.unwrapped().apply_live_settings(config.learner_config_dict[MODULE_SETTINGS][module_id])
+
+    def anneal(self, lr: float, entropy: float) -> None:
+        """Makes every lr and entropy coefficient so large a share of what the settings say, from the next update on."""
+        self._lr_left = lr
+        self._reapply_optimizer_settings()
+        for module_id, _ in self.module.items():
+            self.entropy_coeff_schedulers_per_module[module_id] = Scheduler(
+                fixed_value_or_schedule=entropy * self.config.get_config_for_module(module_id).entropy_coeff,
+                framework=self.framework,
+                device=self._device,
+            )
 
     def _reapply_optimizer_settings(self) -> None:
         for name, optimizer in self._named_optimizers.items():
@@ -139,7 +151,9 @@ class MarlPPOLearner(PPOTorchLearner):
                 group.update(self._adam_settings(module_id, config))
             # RLlib writes the schedule's value back into the optimizer after each update.
             self._optimizer_lr_schedules[optimizer] = Scheduler(
-                fixed_value_or_schedule=step_size(module_id, config), framework=self.framework, device=self._device
+                fixed_value_or_schedule=self._lr_left * step_size(module_id, config),
+                framework=self.framework,
+                device=self._device,
             )
 
     def _set_optimizer_state(self, state: dict[str, Any]) -> None:

@@ -77,11 +77,13 @@ class PpoConfig:
 
     name: str  # ppo
     lr: float  # step size of Adam, above 0
+    lr_end_factor: float  # share of lr that is left where stop ends the trial, reached linearly, [0, 1]; 1: constant
     gamma: float  # discount a step, [0, 1]
     lambda_: float  # decay of the advantage estimate a step, [0, 1]: 0 = one-step, 1 = Monte Carlo
     reward_scale: float  # factor on rewards as they are learned from, above 0; returns are reported without it
     clip_param: float  # the new policy's probability ratio is clipped to [1 - c, 1 + c], above 0
     entropy_coeff: float  # weight of the entropy bonus in the loss, at least 0
+    entropy_end_factor: float  # as lr_end_factor, of entropy_coeff
     use_critic: bool  # train the value function; off: advantages have no baseline
     vf_loss_coeff: float  # weight of the value loss, at least 0
     vf_clip_param: float | None  # largest squared value error that counts, above 0; null: no limit
@@ -107,7 +109,7 @@ class PpoConfig:
             at_least(f"algorithm.{key}", getattr(self, key), 0)
         for key in ("num_epochs", "minibatch_size", "train_batch_size"):
             at_least(f"algorithm.{key}", getattr(self, key), 1)
-        for key in ("gamma", "lambda_"):
+        for key in ("gamma", "lambda_", "lr_end_factor", "entropy_end_factor"):
             within(f"algorithm.{key}", getattr(self, key), 0, 1)
         for key in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, key) < 1:

@@ -23,7 +23,7 @@ from ray.rllib.utils.metrics import (
 from envs.curriculum import curriculum_of
 from marl_tune import checkpoint, convert, lean, overrides
 from marl_tune.breakthroughs import EVENTS, BreakthroughDetector
-from marl_tune.budget import num_copies
+from marl_tune.budget import last_agent_step, num_copies
 from marl_tune.build import algorithm_config
 from marl_tune.callbacks import flat_metrics
 from marl_tune.curriculum import COPY, CURRICULUM, STAGE_CHANGE, Curriculum, values_of_episodes
@@ -155,6 +155,7 @@ class Trial(tune.Trainable):
         if self._fresh:
             self._curriculum = self._new_curriculum()
             self._build()
+        self._anneal()
         result = self._algorithm.train()
         sampled = result[ENV_RUNNER_RESULTS]
         env_steps = int(sampled["num_env_steps_sampled"])
@@ -181,6 +182,15 @@ class Trial(tune.Trainable):
             },
         }
         return report | self._follow_curriculum(report, sampled)
+
+    def _anneal(self) -> None:
+        """Tells the learners how much of lr and entropy_coeff is left at this point of the trial."""
+        algorithm = self._sweep.algorithm
+        factors, last = (algorithm.lr_end_factor, algorithm.entropy_end_factor), last_agent_step(self._sweep)
+        if last is not None and factors != (1, 1):
+            done = min(1.0, self._agent_steps / last)
+            lr, entropy = (1 - done * (1 - factor) for factor in factors)
+            self._algorithm.learner_group.foreach_learner(lambda learner: learner.anneal(lr, entropy))
 
     def _follow_curriculum(self, report: dict[str, Any], sampled: dict[str, Any]) -> dict[str, Any]:
         """Judges the stage by the episodes that ended in this iteration; the next one samples the stage that follows.

@@ -8,7 +8,7 @@ import gymnasium as gym
 
 from envs.hierarchy import FEATURES
 from marl_tune.breakthroughs import COUNT, FREQUENCY
-from marl_tune.budget import asha_max_t, counted_batch, max_iterations, num_copies
+from marl_tune.budget import asha_max_t, counted_batch, last_agent_step, max_iterations, num_copies
 from marl_tune.errors import ConfigError, invalid
 from marl_tune.policy_map import PolicyMap
 from marl_tune.resources import check_cluster, machine_resources
@@ -44,6 +44,10 @@ def check_trial(sweep: SweepConfig) -> None:
     check_critic(sweep)
     check_self_play(sweep)
     algorithm, cluster = sweep.algorithm, sweep.cluster
+    for key in ("lr_end_factor", "entropy_end_factor"):
+        if getattr(algorithm, key) < 1 and last_agent_step(sweep) is None:
+            rule = "be 1 where neither stop.agent_steps nor stop.iterations says when a trial ends"
+            raise invalid(f"algorithm.{key}", rule, getattr(algorithm, key))
     per_learner = algorithm.train_batch_size // max(cluster.num_learners, 1)
     if algorithm.minibatch_size > per_learner:
         rule = f"be at most algorithm.train_batch_size a learner ({per_learner})"

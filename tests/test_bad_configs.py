@@ -48,6 +48,11 @@ BAD = [
         ["env=classic/connect_four", "module=cnn", "module.conv_filters=[[8,4,1,0],[8,5,1,0]]"],
         "module.conv_filters must have kernels no larger than what they read, 3 x 4 with its padding, got [[8, 4, 1, 0",
     ),
+    (["algorithm.lr_end_factor=2"], "algorithm.lr_end_factor must be between 0 and 1, got 2"),
+    (
+        ["algorithm.entropy_end_factor=0", "stop.iterations=null", "stop.agent_steps=null", "stop.target=0.5"],
+        "algorithm.entropy_end_factor must be 1 where neither stop.agent_steps nor stop.iterations says when a trial",
+    ),
     (["module=mlp", "module.max_seq_len=5"], "key 'module.max_seq_len' is not known"),
     (["group_options={a:{}}"], "group_options"),
     (["~seed"], "seed must be set"),

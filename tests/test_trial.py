@@ -100,6 +100,33 @@ def test_a_clone_keeps_the_living_algorithm(trial, tmp_path):
     assert clone._agent_steps == donor._agent_steps
 
 
+ANNEALED = ("stop.iterations=4", "stop.agent_steps=null", "algorithm.lr=1e-3", "algorithm.entropy_coeff=0.2")
+
+
+def test_lr_and_entropy_are_annealed_to_the_end_of_the_trial(trial, tmp_path):
+    factors = ("algorithm.lr_end_factor=0.0", "algorithm.entropy_end_factor=0.5")
+    one = trial(None, *ANNEALED, *factors)
+    told = []
+    for iteration in range(4):
+        if iteration == 2:  # nothing of it is lost in a pause
+            one.save(str(tmp_path / "pause"))
+            one.reset({})
+            one.restore(str(tmp_path / "pause"))
+        result = one.train()["learners"]["shared"]
+        told.append((result["default_optimizer_learning_rate"], result["curr_entropy_coeff"]))
+    assert told == [pytest.approx(pair) for pair in ((1e-3, 0.2), (7.5e-4, 0.175), (5e-4, 0.15), (2.5e-4, 0.125))]
+    used = {group["lr"] for optimizer in learner(one)._named_optimizers.values() for group in optimizer.param_groups}
+    assert max(used) == min(used) == pytest.approx(2.5e-4)
+
+
+def test_annealing_ends_where_a_clone_is_told_not_to(trial):
+    one = trial({"algorithm.lr_end_factor": 0.0}, *ANNEALED)
+    one.train()
+    one.train()
+    one.reset({"algorithm.lr_end_factor": 1.0})
+    assert one.train()["learners"]["shared"]["default_optimizer_learning_rate"] == pytest.approx(1e-3)
+
+
 def test_only_live_changes_keep_an_algorithm(tiny):
     base = tiny()
 
