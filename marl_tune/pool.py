@@ -117,7 +117,7 @@ class Pool:
 
         `crowded`: of all copies but each learner's newest, the one with the least agent-steps between those of the same
         learner before and after it. So what stays is spread over the whole run, and opponents drawn uniformly are those
-        of Bansal et al. 2018 (https://arxiv.org/abs/1710.03748, section 5.2); the newest alone are often all alike.
+        of Bansal et al. 2018 (https://arxiv.org/abs/1710.03748, delta = 0); the newest alone are often all alike.
         """
         free = [slot for slot in self.slot_ids if slot not in self.slots]
         if free:
