@@ -89,7 +89,8 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     share, shrink = successes / trials, 1 + z * z / trials
     centre = share + z * z / (2 * trials)
     margin = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return max(0.0, float((centre - margin) / shrink)), min(1.0, float((centre + margin) / shrink))
+    low, high = float((centre - margin) / shrink), float((centre + margin) / shrink)
+    return max(0.0, min(low, share)), min(1.0, max(high, share))  # at shares of 0 and 1 rounding would leave them out
 
 
 def separation(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from marl_tune.statistics import bootstrap_ci, iqm, separation
+from marl_tune.statistics import bootstrap_ci, iqm, separation, wilson_interval
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 100, 101])
@@ -113,3 +113,12 @@ def test_false_alarms_are_as_rare_as_the_confidence_says():
         for trial in range(300)
     )
     assert alarms / 300 < 0.10
+
+
+def test_wilsons_interval_is_scipys_and_holds_the_share_itself():
+    for trials in range(1, 120):
+        for successes in {0, 1, trials // 3, trials}:
+            low, high = wilson_interval(successes, trials)
+            expected = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+            assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+            assert low <= successes / trials <= high, "rounding left it out"
