@@ -67,8 +67,9 @@ class MarlPPOLearner(PPOTorchLearner):
       (https://github.com/ray-project/ray/issues/62173).
     """
 
+    _lr_left = 1.0  # share of every lr that `anneal` has left
+
     def build(self) -> None:
-        self._lr_left = 1.0  # share of every lr that `anneal` has left
         # add_default_connectors_to_learner_pipeline is False: PPOLearner.build() then leaves the pipeline empty.
         super().build()
         train_batch = EpisodesToTrainBatch(self._batch_settings, self._device)

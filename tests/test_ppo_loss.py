@@ -108,6 +108,7 @@ class Stock(PPOTorchLearner):
     configure_optimizers_for_module = MarlPPOLearner.configure_optimizers_for_module
     _register_adam = MarlPPOLearner._register_adam
     _adam_settings = MarlPPOLearner._adam_settings
+    _lr_left = MarlPPOLearner._lr_left
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cloudpickle
+import numpy as np
 import pytest
 import wandb
 from wandb.util import get_core_path
@@ -220,11 +221,13 @@ def test_a_row_costs_little_and_starts_no_process(folder):
     for trial in trials:
         report(callbacks, trial, 1, **metrics)
     children = len(list(Path("/proc/self/task").glob("*/children"))) and _children()
-    start = time.perf_counter()
+    seconds = []
     for iteration in range(2, 27):
+        start = time.perf_counter()
         for trial in trials:
             report(callbacks[2:], trial, iteration, row=iteration, **metrics)
-    assert (time.perf_counter() - start) / 200 < 5e-3  # about 0.3 ms on an idle machine
+        seconds.append((time.perf_counter() - start) / len(trials))
+    assert np.median(seconds) < 5e-3  # about 0.3 ms on an idle machine; others that are busy slow some of them
     assert _children() == children <= before + 1  # W&B's one service for all runs
     tell(callbacks, "on_experiment_end")
 
