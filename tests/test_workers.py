@@ -205,7 +205,8 @@ def test_close_and_garbage_collection_end_the_workers():
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in its background without one
 from functools import partial
 from envs.ant_colony import AntColony, AntColonyConfig
 from envs.workers import WorkerWorld
