@@ -26,12 +26,8 @@ def counted_batch(sweep: SweepConfig, agents: float, least: int) -> int:
 
 def max_iterations(sweep: SweepConfig) -> int | None:
     """The most iterations that `stop` gives a trial, by stop.iterations and stop.agent_steps; None: no such bound."""
-    bounds = []
-    if sweep.stop.iterations is not None:
-        bounds.append(sweep.stop.iterations)
-    if sweep.stop.agent_steps is not None:
-        bounds.append(math.ceil(sweep.stop.agent_steps / sweep.algorithm.train_batch_size))
-    return min(bounds) if bounds else None
+    last = last_agent_step(sweep)
+    return None if last is None else math.ceil(last / sweep.algorithm.train_batch_size)
 
 
 def last_agent_step(sweep: SweepConfig) -> int | None:

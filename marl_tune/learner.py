@@ -104,12 +104,13 @@ class MarlPPOLearner(PPOTorchLearner):
             self._register_adam(module_id, name, parameters, config)
 
     def _register_adam(self, module_id: str, name: str, parameters: list[torch.nn.Parameter], config: Any) -> None:
+        settings = self._adam_settings(module_id, config)
         self.register_optimizer(
             module_id=module_id,
             optimizer_name=name,
-            optimizer=torch.optim.Adam(parameters, fused=True, **self._adam_settings(module_id, config)),
+            optimizer=torch.optim.Adam(parameters, fused=True, **settings),
             params=parameters,
-            lr_or_lr_schedule=self._lr_left * step_size(module_id, config),
+            lr_or_lr_schedule=settings["lr"],
         )
 
     def _adam_settings(self, module_id: str, config: Any) -> dict[str, Any]:
@@ -147,14 +148,12 @@ class MarlPPOLearner(PPOTorchLearner):
     def _reapply_optimizer_settings(self) -> None:
         for name, optimizer in self._named_optimizers.items():
             module_id = self._optimizer_name_to_module[name]
-            config = self.config.get_config_for_module(module_id)
+            settings = self._adam_settings(module_id, self.config.get_config_for_module(module_id))
             for group in optimizer.param_groups:
-                group.update(self._adam_settings(module_id, config))
+                group.update(settings)
             # RLlib writes the schedule's value back into the optimizer after each update.
             self._optimizer_lr_schedules[optimizer] = Scheduler(
-                fixed_value_or_schedule=self._lr_left * step_size(module_id, config),
-                framework=self.framework,
-                device=self._device,
+                fixed_value_or_schedule=settings["lr"], framework=self.framework, device=self._device
             )
 
     def _set_optimizer_state(self, state: dict[str, Any]) -> None:

@@ -10,11 +10,10 @@ from envs.curriculum import curriculum_of, merged, world_itself
 from marl_tune.convert import build
 from marl_tune.curriculum import OF_THE_WORLD_ITSELF
 from marl_tune.errors import ConfigError, invalid
-from marl_tune.policy_map import PolicyMap
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_critic import SharedCriticConfig
-from marl_tune.sharing import CRITIC, module_of_agents
-from marl_tune.world_facts import world_facts
+from marl_tune.sharing import CRITIC
+from marl_tune.world_facts import policy_map_of, world_facts
 from modules.schemas import CommunicationFields
 
 KINDS = ("observation space", "action space", "number of agents")  # what a module's weights, or its rows, depend on
@@ -90,15 +89,14 @@ def check_stages(sweep: SweepConfig, check_world: Callable[[SweepConfig], None])
 
 def _modules(sweep: SweepConfig) -> dict[str, tuple[Any, ...]]:
     """Module id -> its `KINDS`, in the sweep's world."""
-    facts = world_facts(sweep)
-    modules = PolicyMap(facts.groups, module_of_agents(facts.groups, sweep.sharing)).modules
+    modules = policy_map_of(sweep).modules
     talks = isinstance(sweep.module, CommunicationFields)
     spaces: dict[str, tuple[Any, ...]] = {
         module_id: (agents.observation_space, agents.action_space, len(agents.agents) if talks else None)
         for module_id, agents in modules.items()
     }
     if isinstance(sweep.sharing, SharedCriticConfig):
-        spaces[CRITIC] = (facts.state_space, None, sum(len(agents.agents) for agents in modules.values()))
+        spaces[CRITIC] = (world_facts(sweep).state_space, None, sum(len(agents.agents) for agents in modules.values()))
     return spaces
 
 

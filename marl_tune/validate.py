@@ -10,20 +10,18 @@ from envs.hierarchy import FEATURES
 from marl_tune.breakthroughs import COUNT, FREQUENCY
 from marl_tune.budget import asha_max_t, counted_batch, last_agent_step, max_iterations, num_copies
 from marl_tune.errors import ConfigError, invalid
-from marl_tune.policy_map import PolicyMap
 from marl_tune.resources import check_cluster, machine_resources
 from marl_tune.roles import check_roles, role_modules
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_critic import check_critic
 from marl_tune.schema_hierarchy import HierarchicalConfig
 from marl_tune.schema_search import AshaConfig, PopulationConfig
-from marl_tune.sharing import module_of_agents
 from marl_tune.space import parse
 from marl_tune.stages import check_stages
 from marl_tune.validate_communication import check_communication
 from marl_tune.validate_self_play import check_self_play
 from marl_tune.validate_space import check_space
-from marl_tune.world_facts import world_facts
+from marl_tune.world_facts import policy_map_of, world_facts
 from modules.schemas import ImageFields, SharedEncoderConfig, check_image
 
 
@@ -101,8 +99,7 @@ def _check_convolutions(sweep: SweepConfig) -> None:
     modules = [module for module in (sweep.module, *of_role.values()) if isinstance(module, ImageFields)]
     if not any(len(layer) > 3 for module in modules for layer in module.conv_filters):
         return
-    groups = world_facts(sweep).groups
-    for module_id, agents in PolicyMap(groups, module_of_agents(groups, sweep.sharing)).modules.items():
+    for module_id, agents in policy_map_of(sweep).modules.items():
         module, space = of_role.get(module_id, sweep.module), agents.observation_space
         image = space.get(FEATURES, space) if isinstance(space, gym.spaces.Dict) else space
         if isinstance(module, ImageFields) and len(image.shape or ()) == 3:

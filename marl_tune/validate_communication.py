@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from marl_tune.errors import invalid
-from marl_tune.policy_map import PolicyMap
 from marl_tune.roles import role_modules
 from marl_tune.schema import SweepConfig
-from marl_tune.sharing import module_of_agents
-from marl_tune.world_facts import world_facts
+from marl_tune.world_facts import policy_map_of, world_facts
 from modules.schemas import CommunicationFields
 
 
@@ -31,9 +29,8 @@ def check_communication(sweep: SweepConfig) -> None:
 
 
 def _check_teams(sweep: SweepConfig, name: str) -> None:
-    facts = world_facts(sweep)
-    policy_map = PolicyMap(facts.groups, module_of_agents(facts.groups, sweep.sharing))
-    if facts.takes_turns:
+    policy_map = policy_map_of(sweep)
+    if world_facts(sweep).takes_turns:
         rule = f"be a world in which all agents act in all steps under {name}: who is gone or waits says nothing"
         raise invalid("env", rule, sweep.env.name)
     for group in policy_map.groups:

@@ -9,8 +9,10 @@ import gymnasium as gym
 from envs.world import AgentGroup, agents_per_step
 from marl_tune.errors import ConfigError
 from marl_tune.hierarchy import make_world
+from marl_tune.policy_map import PolicyMap
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_hierarchy import HierarchicalConfig
+from marl_tune.sharing import module_of_agents
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ def world_facts(sweep: SweepConfig) -> WorldFacts:
         except ValueError as error:
             raise ConfigError(str(error)) from error
     return _KNOWN[key]
+
+
+def policy_map_of(sweep: SweepConfig) -> PolicyMap:
+    """Which agents each module may act for, in the sweep's world. Raises ConfigError as `world_facts` does."""
+    groups = world_facts(sweep).groups
+    return PolicyMap(groups, module_of_agents(groups, sweep.sharing))
 
 
 _KNOWN: dict[str, WorldFacts] = {}  # settings -> facts
