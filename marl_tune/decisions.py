@@ -19,8 +19,9 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from envs.trees import Array, joined, sliced, taken, tree_map
 from envs.world import STAYS, TERMINATED, AgentGroup
-from marl_tune.fragment import SEQUENCE_STATES, Segment, lean_episode
+from marl_tune.fragment import Segment, lean_episode
 from marl_tune.policy import Arrays, Decision, Policies
+from marl_tune.sequence_starts import SEQUENCE_STARTS
 from marl_tune.sequence_states import OpenStates, SequenceStates
 
 NO_ROW = -1
@@ -277,7 +278,7 @@ class GroupDecisions:
         piece.agent_id, piece.module_id = agent, module_id
         piece.id_ = f"{piece.multi_agent_episode_id}_{agent}"
         if self._states is not None and module_id in self.policies.states:
-            piece.custom_data[SEQUENCE_STATES] = self._states.of_piece(module_id, number, len(piece))
+            piece.custom_data[SEQUENCE_STARTS] = self._states.of_piece(module_id, number, len(piece))
 
 
 def _starts(counts: np.ndarray) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,11 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
 from envs.trees import Array, empty, joined, on_host, tree_map
 from envs.world import AgentGroup, Observations
+from marl_tune.sequence_starts import SEQUENCE_STARTS, SequenceStarts
 from marl_tune.state_rows import STATE_ROWS, StateRows, bring_states_to_host
 
 if TYPE_CHECKING:  # marl_tune.policy reads fragments' pieces
     from marl_tune.policy import Arrays, Decision
-
-SEQUENCE_STATES = "sequence_states"  # key of SingleAgentEpisode.custom_data: state name -> (sequences + 1 at most, ...)
 
 
 @dataclass
@@ -50,10 +49,11 @@ class Fragment:
         groups: the world's agent groups.
         num_steps: T.
         num_envs: B.
+        max_seq_len: stateful module -> steps of a training sequence.
     """
 
-    def __init__(self, groups: Sequence[AgentGroup], num_steps: int, num_envs: int):
-        self.groups, self.num_steps, self.num_envs = groups, num_steps, num_envs
+    def __init__(self, groups: Sequence[AgentGroup], num_steps: int, num_envs: int, max_seq_len: Mapping[str, int]):
+        self.groups, self.num_steps, self.num_envs, self.max_seq_len = groups, num_steps, num_envs, max_seq_len
         self.observations: dict[str, Arrays] = {}  # (B, N, T + 1, ...)
         self.rewards = {g.name: np.empty((num_envs, len(g.agents), num_steps), np.float32) for g in groups}
         self.columns: dict[str, dict[str, np.ndarray]] = {g.name: {} for g in groups}
@@ -99,7 +99,8 @@ class Fragment:
                 piece.agent_id, piece.module_id = agent, module_id
                 piece.id_ = f"{segment.episode}_{agent}"
                 if module_id in segment.states:
-                    piece.custom_data[SEQUENCE_STATES] = _stacked(segment.states[module_id], place[module_id])
+                    states = _stacked(segment.states[module_id], place[module_id])
+                    piece.custom_data[SEQUENCE_STARTS] = SequenceStarts(states, self.max_seq_len[module_id])
                     place[module_id] += 1
                 if rows is not None:
                     piece.custom_data[STATE_ROWS] = rows
@@ -149,19 +150,28 @@ def buffer(data: Any) -> InfiniteLookbackBuffer:
 
 class Piece(SingleAgentEpisode):
     """An agent's steps in one segment. Where RLlib cuts it in two, to give several learners equal shares, both parts
-    still tell who acted and in which states of the world; RLlib's own slices forget that."""
+    still tell who acted, in which states of the world and with which memories; RLlib's own slices forget that."""
 
     __slots__ = ()
 
     def slice(self, slice_: slice, *, len_lookback_buffer: int | None = None) -> SingleAgentEpisode:
-        """Steps of the piece as one of its own; see `SingleAgentEpisode.slice`."""
+        """Steps of the piece as one of its own; see `SingleAgentEpisode.slice`.
+
+        Of an agent with a memory only whole training sequences are cut off: the bounds move on to where the next one
+        begins, since no other states are known.
+        """
+        starts: SequenceStarts | None = self.custom_data.get(SEQUENCE_STARTS)
+        if starts is not None:
+            first, stop = (min(starts.next_start(step), len(self)) for step in slice_.indices(len(self))[:2])
+            slice_ = slice(first, stop)
         part = super().slice(slice_, len_lookback_buffer=len_lookback_buffer)
         part.__class__ = Piece
         part.agent_id, part.module_id = self.agent_id, self.module_id
         part.multi_agent_episode_id = self.multi_agent_episode_id
-        if STATE_ROWS in self.custom_data:
-            first, stop, _ = slice_.indices(len(self))
-            part.custom_data[STATE_ROWS] = self.custom_data[STATE_ROWS].of_steps(first, stop)
+        first, stop, _ = slice_.indices(len(self))
+        for beside in (STATE_ROWS, SEQUENCE_STARTS):
+            if beside in self.custom_data:
+                part.custom_data[beside] = self.custom_data[beside].of_steps(first, stop)
         return part
 
 

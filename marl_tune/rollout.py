@@ -80,7 +80,7 @@ class Rollout:
         Returns:
             One episode piece per agent and segment; together num_steps x B x N agent-steps.
         """
-        fragment = Fragment(self.world.groups, num_steps, self.world.num_envs)
+        fragment = Fragment(self.world.groups, num_steps, self.world.num_envs, self.max_seq_len)
         segments = [self._open(b, 0) for b in range(self.world.num_envs)]
         closed: list[Segment] = []
         for t in range(num_steps):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from marl_tune.policy import Policies
+from marl_tune.sequence_starts import SequenceStarts
 
 States = dict[str, np.ndarray]  # name -> (K, ...)
 OpenStates = list[tuple[str, np.ndarray, States]]  # module id, which of some places it acts for, the states of those
@@ -83,9 +84,10 @@ class SequenceStates:
             states = {name: np.concatenate([each[name] for each in starts])[order] for name in starts[0]}
             self._sorted[module_id] = pieces[order], states
 
-    def of_piece(self, module_id: str, piece: int, length: int) -> States:
-        """Name -> (sequences, ...): where those of a piece of so many decisions begin, its last observation's
-        included."""
+    def of_piece(self, module_id: str, piece: int, length: int) -> SequenceStarts:
+        """Where the sequences of a piece of so many decisions begin."""
+        max_seq_len = self.max_seq_len[module_id]
         pieces, states = self._sorted[module_id]
         first = int(np.searchsorted(pieces, piece))
-        return {name: rows[first : first + length // self.max_seq_len[module_id] + 1] for name, rows in states.items()}
+        own = {name: rows[first : first + length // max_seq_len + 1] for name, rows in states.items()}
+        return SequenceStarts(own, max_seq_len)

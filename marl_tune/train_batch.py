@@ -20,8 +20,9 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from envs.trees import Array, joined, tree_map
 from marl_tune.central_values import CentralValues
-from marl_tune.fragment import SEQUENCE_STATES, data_of
+from marl_tune.fragment import data_of
 from marl_tune.policy import Arrays
+from marl_tune.sequence_starts import sequence_starts
 from marl_tune.sharing import CRITIC
 from marl_tune.team_rows import TeamRows
 from modules.communication import TeamAPI
@@ -210,7 +211,7 @@ class _Sequences:
         self.length, self.device = max_seq_len, device
         self._lengths = lengths = np.array([len(piece) for piece in pieces])
         self.mask_seen, self._rows_seen = self._table(lengths + 1)
-        states = [_states_at_starts(piece, max_seq_len) for piece in pieces]
+        states = [sequence_starts(piece) for piece in pieces]
         self.states_seen = {
             name: torch.from_numpy(np.concatenate([s[name] for s in states])).to(device) for name in states[0]
         }
@@ -252,10 +253,3 @@ class _Sequences:
         out[Columns.LOSS_MASK] = mask
         out[Columns.STATE_IN] = {name: value[self._kept] for name, value in self.states_seen.items()}
         return out
-
-
-def _states_at_starts(piece: SingleAgentEpisode, max_seq_len: int) -> dict[str, np.ndarray]:
-    """name -> (sequences of the piece with its last observation, ...)."""
-    if SEQUENCE_STATES in piece.custom_data:
-        return piece.custom_data[SEQUENCE_STATES]
-    raise ValueError("a stateful module learns from the batched rollouts only: set cluster.rollout=batched")

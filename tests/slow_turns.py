@@ -15,9 +15,10 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from envs.trees import tree_map
 from envs.world import STAYS, TERMINATED, AgentGroup, Observations
-from marl_tune.fragment import SEQUENCE_STATES, Segment, lean_episode
+from marl_tune.fragment import Segment, lean_episode
 from marl_tune.policy import Arrays, Decision, Policies
 from marl_tune.rollout import Rollout
+from marl_tune.sequence_starts import SEQUENCE_STARTS, SequenceStarts
 
 State = dict[str, np.ndarray]  # name -> recurrent state of one agent; {} for a module without a memory
 
@@ -67,7 +68,8 @@ class Track:
         piece.id_ = f"{episode}_{self.agent}"
         if state:
             starts = [*self.states[: -(-steps // self.max_seq_len)], *([] if steps % self.max_seq_len else [state])]
-            piece.custom_data[SEQUENCE_STATES] = {name: np.stack([s[name] for s in starts]) for name in state}
+            states = {name: np.stack([s[name] for s in starts]) for name in state}
+            piece.custom_data[SEQUENCE_STARTS] = SequenceStarts(states, self.max_seq_len)
         for part in (self.observations, self.columns, self.rewards):
             del part[:steps]
         self.states = [self.last_state] if self.observations else []

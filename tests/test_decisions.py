@@ -14,9 +14,9 @@ from envs.contract import check_world
 from marl_tune.build import module_specs
 from marl_tune.config import compose
 from marl_tune.draws import draw
-from marl_tune.fragment import SEQUENCE_STATES
 from marl_tune.policy import Policies
 from marl_tune.policy_map import PolicyMap
+from marl_tune.sequence_starts import SEQUENCE_STARTS
 from marl_tune.turn_rollout import TurnRollout
 
 COPIES = 4
@@ -110,8 +110,10 @@ def assert_same_pieces(ours, theirs, ids):
         for name, outputs in a.extra_model_outputs.items():
             assert same_bits(outputs.data, b.extra_model_outputs[name].data)
         assert a.custom_data.keys() == b.custom_data.keys()
-        if SEQUENCE_STATES in a.custom_data:
-            assert same_bits(a.custom_data[SEQUENCE_STATES], b.custom_data[SEQUENCE_STATES])
+        if SEQUENCE_STARTS in a.custom_data:
+            starts, others = (each.custom_data[SEQUENCE_STARTS] for each in (a, b))
+            assert starts.max_seq_len == others.max_seq_len
+            assert same_bits(starts.states, others.states)
 
 
 def sampled(rollout, lengths, seed=7):

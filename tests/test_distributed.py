@@ -88,3 +88,18 @@ def test_two_learners_share_a_central_critic_and_its_moments(trial):
     first, second = (state.get() for state in states)
     assert first["critic.moments.weight"] > 1e-5
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow  # two more processes
+def test_two_learners_share_the_sequences_of_a_module_with_a_memory(trial):
+    """Of shares for which pieces are cut in two, as above, where no sequence of 3 steps begins."""
+    words = ("module=gru", "module.max_seq_len=3", "cluster.num_envs_per_env_runner=3", "env.n_agents=3")
+    one = trial(None, *LEARNERS, *words, "algorithm.train_batch_size=189", "algorithm.minibatch_size=45")
+    for _ in range(2):
+        result = one.train()
+    assert result["learners"]["shared"]["num_module_steps_trained"] >= 94
+    states = one._algorithm.learner_group.foreach_learner(
+        lambda learner: {k: v.numpy() for k, v in learner.module["shared"].unwrapped().state_dict().items()}
+    )
+    first, second = (state.get() for state in states)
+    assert all(np.array_equal(first[name], second[name]) for name in first)

@@ -16,8 +16,8 @@ from envs.hierarchy import Goals, Hierarchy
 from envs.world import AgentGroup, Step, World
 from marl_tune.build import build_world
 from marl_tune.config import compose
-from marl_tune.fragment import SEQUENCE_STATES
 from marl_tune.schema import SharingConfig
+from marl_tune.sequence_starts import SEQUENCE_STARTS
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 
 TEAM, VECTOR = {"manager": "team"}, {"goals": None, "goal_dim": 2}
@@ -314,7 +314,7 @@ def test_memories_of_managers_keep_their_own_time(base):
         for k in range(len(piece)):
             for name, value in state.items():
                 if k % 2 == 0:
-                    starts = piece.custom_data[SEQUENCE_STATES][name]
+                    starts = piece.custom_data[SEQUENCE_STARTS].states[name]
                     np.testing.assert_allclose(starts[k // 2], value[0], atol=1e-6)
                     checked += 1
             seen = torch.from_numpy(piece.observations.data[k])[None, None]

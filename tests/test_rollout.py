@@ -5,7 +5,7 @@ import pytest
 import torch
 from probes import Unwrapped, sampled
 
-from marl_tune.fragment import SEQUENCE_STATES
+from marl_tune.sequence_starts import SEQUENCE_STARTS
 
 LENGTH = 4  # max_seq_len of the stateful modules here
 
@@ -54,23 +54,29 @@ def test_finished_episodes_are_recorded_with_their_returns(tiny):
     assert sorted(r.length for r in rollout.finished) == sorted(len(e) for e in done)
 
 
-def test_a_stateful_module_gives_the_same_logits_from_the_stored_states(tiny):
-    """From the stored states come the sampled logits: the PPO ratio of the first minibatch is 1."""
+@pytest.mark.parametrize(("learners", "steps"), [(1, 9), (2, 9), (3, 9), (5, 9), (2, 6), (4, 5), (12, 3)])
+def test_a_stateful_module_gives_the_same_logits_from_the_stored_states(tiny, learners, steps):
+    """From the stored states come the sampled logits: the PPO ratio of the first minibatch is 1. So it is in the shares
+    of several learners, for which RLlib cuts pieces in two."""
+    from ray.rllib.utils.minibatch_utils import ShardEpisodesIterator
+
     from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 
     sweep = tiny("module=gru", f"module.max_seq_len={LENGTH}")
-    fragments, _, rollout = sampled(sweep, [7, 9])
+    fragments, _, rollout = sampled(sweep, [7, steps])
     modules = rollout.policies.modules
-    assert all(SEQUENCE_STATES in piece.custom_data for piece in fragments[1])
+    assert all(SEQUENCE_STARTS in piece.custom_data for piece in fragments[1])
     multi = {m: Unwrapped(module) for m, module in modules.items()}
-    batch = EpisodesToTrainBatch(lambda _: BatchSettings(gamma=0.9, lambda_=0.9))(
-        rl_module=multi, episodes=fragments[1], batch={}
-    )["shared"]
-    with torch.no_grad():
-        out = modules["shared"].forward_train({"obs": batch["obs"], "state_in": batch["state_in"]})
-    mask = batch["loss_mask"]
-    assert mask.sum() == 9 * 3 * 4
-    assert torch.allclose(out["action_dist_inputs"][mask], batch["action_dist_inputs"][mask], atol=1e-6)
+    connector = EpisodesToTrainBatch(lambda _: BatchSettings(gamma=0.9, lambda_=0.9))
+    total = 0
+    for share in ShardEpisodesIterator(fragments[1], learners, 0) if learners > 1 else fragments[1:]:
+        batch = connector(rl_module=multi, episodes=share, batch={})["shared"]
+        with torch.no_grad():
+            out = modules["shared"].forward_train({"obs": batch["obs"], "state_in": batch["state_in"]})
+        mask = batch["loss_mask"]
+        total += mask.sum()
+        assert torch.allclose(out["action_dist_inputs"][mask], batch["action_dist_inputs"][mask], atol=1e-6)
+    assert total == steps * 3 * 4
 
 
 def test_a_restored_rollout_goes_on_as_if_it_had_not_stopped(tiny):

@@ -83,7 +83,7 @@ def values_of(net, piece):
     with torch.no_grad():
         if not net.is_stateful():
             return net.compute_values({"obs": seen}).numpy()
-        starts, out = piece.custom_data["sequence_states"], []
+        starts, out = piece.custom_data["sequence_starts"].states, []
         length = net.model_config["max_seq_len"]
         for number, begin in enumerate(range(0, len(seen), length)):
             state = {k: torch.from_numpy(v[number : number + 1]) for k, v in starts.items()}

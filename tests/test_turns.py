@@ -16,7 +16,7 @@ from envs.pettingzoo import Pettingzoo
 from envs.world import agents_per_step
 from marl_tune.build import algorithm_config
 from marl_tune.errors import ConfigError
-from marl_tune.fragment import SEQUENCE_STATES
+from marl_tune.sequence_starts import SEQUENCE_STARTS
 from marl_tune.validate import check_trial
 
 PROBES = "pettingzoo_probes"
@@ -153,7 +153,7 @@ def test_recurrent_states_are_those_before_each_sequence(tiny):
     for track in by_agent(pieces).values():
         state = {k: torch.as_tensor(v)[None] for k, v in module.get_initial_state().items()}
         for piece in track:
-            starts = piece.custom_data[SEQUENCE_STATES]
+            starts = piece.custom_data[SEQUENCE_STARTS].states
             for k in range(len(piece) + 1):
                 if k % 3 == 0:
                     for name, value in state.items():
