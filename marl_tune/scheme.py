@@ -6,16 +6,20 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
+
 from marl_tune.learner import parameter_groups, step_size
 from marl_tune.policy_map import PolicyMap
 
 MOST_ROWS = 12  # modules that are shown
 Row = tuple[str, str, str, str]
+ONE = ", one for all"  # optimizer of modules that share parameters
 TITLES: Row = ("agents", "module", "parameters", "trained by")
 
 
 def scheme_lines(policy_map: PolicyMap, modules: Mapping[str, Any], config: Any) -> list[str]:
-    """A line for each module and each of its optimizers, under a line of titles, in columns.
+    """A line for each module and each of its optimizers, under a line of titles, in columns. What several modules share
+    has a line of its own, the last, and is counted there only: one optimizer trains all of them.
 
     Args:
         policy_map: who acts by which module.
@@ -23,7 +27,12 @@ def scheme_lines(policy_map: PolicyMap, modules: Mapping[str, Any], config: Any)
         config: the AlgorithmConfig of the trial: which modules it trains, and by which step size.
     """
     shown = list(modules)[:MOST_ROWS]
-    rows = [TITLES, *(row for module_id in shown for row in _rows(policy_map, module_id, modules[module_id], config))]
+    common = _in_several(modules.values())
+    rows = [TITLES]
+    for module_id in shown:
+        rows += _rows(policy_map, module_id, modules[module_id], config, set(common))
+    if common:
+        rows.append(("all of these", "what they share", f"{_count(common.values()):,}", f"Adam, lr {config.lr:g}{ONE}"))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
         f"  {agents:<{widths[0]}}  {module:<{widths[1]}}  {count:>{widths[2]}}  {trainer}"
@@ -33,17 +42,32 @@ def scheme_lines(policy_map: PolicyMap, modules: Mapping[str, Any], config: Any)
     return [*lines, f"  … and {left} modules more"] if left else lines
 
 
-def _rows(policy_map: PolicyMap, module_id: str, module: Any, config: Any) -> list[Row]:
-    """One row for each optimizer of a module, one for what none of them trains."""
+def _in_several(modules: Iterable[Any]) -> dict[int, Any]:
+    """The parameters that are the same object in several modules, by their identity."""
+    seen: dict[int, Any] = {}
+    common: dict[int, Any] = {}
+    for module in modules:
+        own = {id(parameter): parameter for parameter in module.parameters()}
+        common |= {key: parameter for key, parameter in own.items() if key in seen}
+        seen |= own
+    return common
+
+
+def _count(parameters: Iterable[Any]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _rows(policy_map: PolicyMap, module_id: str, module: Any, config: Any, common: set[int]) -> list[Row]:
+    """One row for each optimizer of a module, one for what none of them trains; without what others have in common."""
     agents, rows = _whom(policy_map, module_id), []
-    left = sum(parameter.numel() for parameter in module.parameters())
+    left = _count(parameter for parameter in module.parameters() if id(parameter) not in common)
     if module_id not in policy_map.modules or _is_trained(module_id, config):
         for name, parameters in parameter_groups(module).items():
-            count = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+            count = _count(each for each in parameters if each.requires_grad and id(each) not in common)
             rate = step_size(module_id, config.get_config_for_module(module_id))
-            what = "" if name == "default_optimizer" else f" ({name.removesuffix('_optimizer')})"
+            what = "" if name == DEFAULT_OPTIMIZER else f" ({name.removesuffix('_optimizer')})"
             if count:
-                rows.append((f"{count:,}", f"Adam, lr {rate:g}{what}"))
+                rows.append((f"{count:,}", f"Adam, lr {rate:g}{ONE if common else what}"))
                 left -= count
     if left:
         rows.append((f"{left:,}", "nothing: frozen"))
