@@ -1,4 +1,4 @@
-"""What all agents of a copy see together, as one vector: the state of a world that gives no other."""
+"""What all agents of a copy see together, as one array: the state of a world that gives no other."""
 
 from __future__ import annotations
 
@@ -20,35 +20,53 @@ def joint_space(groups: Sequence[AgentGroup]) -> gym.spaces.Box:
     """Space of `joint_observation`: bytes where all parts are bytes, else float32."""
     parts = [(space, len(group.agents)) for group in groups for _, space in _parts(group.observation_space)]
     dtype = np.uint8 if all(space.dtype == np.uint8 for space, _ in parts) else np.float32
+    flat = not _are_images(groups)
     low, high = (
-        np.concatenate([np.tile(_bound(space, side).ravel(), count) for space, count in parts]).astype(dtype)
+        np.concatenate(
+            [bound.ravel() if flat else bound for space, n in parts for bound in [_bound(space, side)] * n], axis=-1
+        ).astype(dtype)
         for side in ("low", "high")
     )
     return gym.spaces.Box(low, high, dtype=dtype)
 
 
 def joint_observation(groups: Sequence[AgentGroup], observations: Observations) -> Array:
-    """The agents' observations, flattened and joined in the order of the groups, (B, entries) in memory of its own.
+    """The agents' observations, joined in the order of the groups, in memory of its own: flattened, (B, entries), or,
+    where all of them are images of one height and width, as one image of all their channels, (B, height, width,
+    channels), for convolutions.
 
     Of a Dict all keys but `action_mask` count, in their order, each for all agents of the group. Numbers stay as they
     are: pixels from 0 to 255 too.
     """
-    parts = [
-        part.reshape(part.shape[0], -1)
-        for group in groups
-        for part in _leaves(group.observation_space, observations[group.name])
-    ]
-    width = sum(part.shape[1] for part in parts)
+    join = _channels if _are_images(groups) else _entries
+    parts = [join(part) for group in groups for part in _leaves(group.observation_space, observations[group.name])]
+    shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
     if isinstance(parts[0], np.ndarray):
         dtype = np.uint8 if all(part.dtype == np.uint8 for part in parts) else np.float32
-        joint = np.empty((len(parts[0]), width), dtype)
+        joint = np.empty(shape, dtype)
     else:
-        joint = parts[0].new_empty((len(parts[0]), width))  # torch's, on a GPU; nothing in envs/ needs torch
+        joint = parts[0].new_empty(shape)  # torch's, on a GPU; nothing in envs/ needs torch
     start = 0
     for part in parts:
-        joint[:, start : start + part.shape[1]] = part
-        start += part.shape[1]
+        joint[..., start : start + part.shape[-1]] = part
+        start += part.shape[-1]
     return joint
+
+
+def _entries(part: Array) -> Array:
+    """(B, N, ...) -> (B, entries)"""
+    return part.reshape(part.shape[0], -1)
+
+
+def _channels(part: Array) -> Array:
+    """(B, N, height, width, channels) -> (B, height, width, N x channels)"""
+    return part.swapaxes(1, 2).swapaxes(2, 3).reshape(part.shape[0], *part.shape[2:4], -1)
+
+
+def _are_images(groups: Sequence[AgentGroup]) -> bool:
+    """Whether all that agents see are images of one height and width."""
+    shapes = [space.shape or () for group in groups for _, space in _parts(group.observation_space)]
+    return all(len(shape) == 3 for shape in shapes) and len({shape[:2] for shape in shapes}) == 1
 
 
 def _parts(space: gym.Space) -> Iterator[tuple[str, gym.Space]]:

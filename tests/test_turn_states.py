@@ -120,5 +120,5 @@ def test_the_default_state_of_a_board_is_what_its_players_see(tiny):
     seen = rollout.observations
     state = world.state(seen)
     assert np.array_equal(state, joint_observation(world.groups, seen))
-    boards = [seen[g.name]["observation"].reshape(COPIES, -1) for g in world.groups]
-    assert np.array_equal(state, np.concatenate(boards, axis=1)), "and no action mask"
+    boards = [seen[g.name]["observation"][:, n] for g in world.groups for n in range(len(g.agents))]
+    assert np.array_equal(state, np.concatenate(boards, axis=-1)), "all planes on one board, and no action mask"

@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 import envs
 from envs.contract import check_world, sample_actions
@@ -37,6 +38,27 @@ def test_the_joint_observation_is_that_of_all_agents_in_the_order_of_the_groups(
     assert only_pixels.dtype == joint_space(groups[:1]).dtype == np.uint8
     pixels[...] = 0
     assert only_pixels.any(), "it is the caller's to keep"
+
+
+def test_images_of_one_size_are_joined_as_one_image_of_all_their_channels():
+    one = gym.spaces.Discrete(2)
+    masked = gym.spaces.Dict(
+        {"observation": gym.spaces.Box(-1, 1, (4, 5, 2)), "action_mask": gym.spaces.MultiBinary(2)}
+    )
+    groups = (
+        AgentGroup("cats", ("c0", "c1"), gym.spaces.Box(0, 255, (4, 5, 3), np.uint8), one),
+        AgentGroup("dogs", ("d0",), masked, one),
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 2, 4, 5, 3), np.uint8)
+    board = np.linspace(-1, 1, 240, dtype=np.float32).reshape(6, 1, 4, 5, 2)
+    seen = {"cats": pixels, "dogs": {"observation": board, "action_mask": np.ones((6, 1, 2), np.int8)}}
+    joint, space = joint_observation(groups, seen), joint_space(groups)
+    assert np.array_equal(joint, np.concatenate([pixels[:, 0], pixels[:, 1], board[:, 0]], axis=-1))
+    assert space.shape == (4, 5, 8)
+    assert np.array_equal(space.high[2, 3], [255] * 6 + [1] * 2)
+    assert joint_observation(groups[:1], seen).dtype == joint_space(groups[:1]).dtype == np.uint8
+    as_tensors = {"cats": torch.from_numpy(pixels)}
+    assert np.array_equal(joint_observation(groups[:1], as_tensors).numpy(), joint[..., :6])
 
 
 def test_pricing_tells_each_stores_inventory_d_and_price():
