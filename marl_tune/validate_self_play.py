@@ -5,6 +5,7 @@ from marl_tune.schema import SweepConfig
 from marl_tune.schema_self_play import ELO, LeagueConfig, VersusConfig
 from marl_tune.sides import learners_of, sides_of
 from marl_tune.world_facts import world_facts
+from modules.schemas import SharedEncoderConfig
 
 
 def check_self_play(sweep: SweepConfig) -> None:
@@ -21,6 +22,9 @@ def check_self_play(sweep: SweepConfig) -> None:
     if sweep.cluster.rollout == "rllib":
         rule = f"be batched under sharing={sharing.name}, which draws the players of every episode"
         raise invalid("cluster.rollout", rule, sweep.cluster.rollout)
+    if isinstance(sweep.module, SharedEncoderConfig):
+        rule = f"be one without a shared encoder under sharing={sharing.name}: a frozen copy keeps weights of its own"
+        raise invalid("module", rule, sweep.module.name)
     for key in sweep.space:
         if key == "env" or key.startswith("env."):
             rule = f"be left out under sharing={sharing.name}: policies of different worlds cannot play each other"

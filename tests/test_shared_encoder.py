@@ -75,6 +75,7 @@ def test_one_optimizer_trains_all(trial, tmp_path):
     assert checkpoint.is_whole(tmp_path / "here")
 
 
+BOARD = ["env=classic/tictactoe", "search.metric=self_play/elo"]
 ROLES = ["sharing=roles", "+sharing.roles={a:{agents:['*_0']},b:{agents:['*']}}"]
 
 
@@ -84,9 +85,11 @@ ROLES = ["sharing=roles", "+sharing.roles={a:{agents:['*_0']},b:{agents:['*']}}"
         ([*ROLES, "+sharing.roles.a.lr=1e-3"], "sharing.roles.a.lr must be null under module=shared_encoder"),
         ([*ROLES, "+sharing.roles.a.trains=false"], "sharing.roles.a.trains must be true under module=shared_encoder"),
         (["sharing=independent", "cluster.num_learners=2"], "cluster.num_learners must be at most 1 under module"),
+        ([*BOARD, "sharing=self_play"], "module must be one without a shared encoder under sharing=self_play"),
+        ([*BOARD, "sharing=league"], "module must be one without a shared encoder under sharing=league"),
     ],
 )
-def test_what_one_optimizer_cannot_do_is_refused(words, message):
+def test_what_one_encoder_and_one_optimizer_cannot_do_is_refused(words, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         validate(compose(["module=shared_encoder", *words])[0])
 
