@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from marl_tune.errors import invalid
 from marl_tune.roles import role_modules
-from marl_tune.schema import SweepConfig
+from marl_tune.schema import SharingConfig, SweepConfig
+from marl_tune.schema_hierarchy import HierarchicalConfig
+from marl_tune.schema_self_play import VersusConfig
 from marl_tune.world_facts import policy_map_of, world_facts
 from modules.schemas import CommunicationFields
 
@@ -22,10 +24,20 @@ def check_communication(sweep: SweepConfig) -> None:
     if sweep.cluster.num_learners > 1:
         rule = f"be at most 1 under {name}: RLlib cuts episodes to share them out, and so would part agents that talk"
         raise invalid("cluster.num_learners", rule, sweep.cluster.num_learners)
-    if sweep.sharing.name == "independent":
-        rule = f"be parameter_sharing or roles under {name}: messages are learned by those who share a module"
+    why = _why_it_parts(sweep.sharing)
+    if why is not None:
+        rule = f"be parameter_sharing, roles or shared_critic under {name}: {why}"
         raise invalid("sharing", rule, sweep.sharing.name)
     _check_teams(sweep, name)
+
+
+def _why_it_parts(sharing: SharingConfig) -> str | None:
+    """Why agents do not stay together, in every step of every episode, under a scheme; None where they do."""
+    if isinstance(sharing, VersusConfig):
+        return "whom a module acts for is drawn anew for every game"
+    if isinstance(sharing, HierarchicalConfig):
+        return "managers wait between their decisions"
+    return "messages are learned by those who share a module" if sharing.name == "independent" else None
 
 
 def _check_teams(sweep: SweepConfig, name: str) -> None:

@@ -238,6 +238,7 @@ def test_agents_learn_to_tell_what_only_they_see():
 # What is refused.
 
 COLONY = ["+experiment=debug", TALKING]
+TOGETHER = "sharing must be parameter_sharing, roles or shared_critic under module=communication"
 SPIES = [
     "+sharing.roles.spies={agents:[agent],module:{comm_range:1.0}}",
     "+sharing.roles.rest={agents:['*'],module:{}}",
@@ -245,7 +246,12 @@ SPIES = [
 REFUSED = [
     ([*COLONY, "cluster.rollout=rllib"], "cluster.rollout must be batched under module=communication"),
     ([*COLONY, "cluster.num_learners=2"], "cluster.num_learners must be at most 1 under module=communication"),
-    ([*COLONY, "sharing=independent"], "sharing must be parameter_sharing or roles under module=communication"),
+    ([*COLONY, "sharing=independent"], f"{TOGETHER}: messages are learned by those who share a module"),
+    ([*COLONY, "sharing=hierarchical"], f"{TOGETHER}: managers wait between their decisions"),
+    (
+        ["env=pricing", TALKING, "sharing=self_play", "search.metric=self_play/elo"],
+        f"{TOGETHER}: whom a module acts for is drawn anew for every game",
+    ),
     (
         [*COLONY, "env.n_agents=6", "sharing=roles", "+sharing.roles={a:{agents:['*_0']},b:{agents:['*']}}"],
         "sharing must give the agents of group ants one module under module=communication",
