@@ -51,15 +51,24 @@ def test_settings_reach_runners_in_place(trial, tmp_path):
     assert decays == [0.5, 0.5]
 
 
+def weights_of_learners(trial):
+    """Of each learner: (module, name) -> array."""
+    states = trial._algorithm.learner_group.foreach_learner(
+        lambda learner: {
+            (m, name): tensor.numpy()
+            for m, module in learner.module.items()
+            for name, tensor in module.unwrapped().state_dict().items()
+        }
+    )
+    return [state.get() for state in states]
+
+
 def test_two_learners_share_a_batch_and_agree(trial, tmp_path):
     one = trial(None, *LEARNERS)
     result = one.train()
     assert result["agent_steps"] == 400
-    states = one._algorithm.learner_group.foreach_learner(
-        lambda learner: {k: v.sum().item() for k, v in learner.module["shared"].unwrapped().state_dict().items()}
-    )
-    first, second = (state.get() for state in states)
-    assert first == second
+    first, second = weights_of_learners(one)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
     one.save(str(tmp_path / "here"))
     one.reset({"algorithm.lr": 5e-4})
     one.restore(str(tmp_path / "here"))
@@ -70,36 +79,28 @@ def test_two_learners_share_a_batch_and_agree(trial, tmp_path):
     assert [rate.get() for rate in rates] == [[5e-4], [5e-4]]
 
 
+# Of shares for which pieces are cut in two: 9 of 20 steps and 9 of 1 are 189 agent-steps, 94 and 95.
+CUT = (*LEARNERS, "cluster.num_envs_per_env_runner=3", "env.n_agents=3")
+CUT += ("algorithm.train_batch_size=189", "algorithm.minibatch_size=45")
+
+
 @pytest.mark.slow  # two more processes
 def test_two_learners_share_a_central_critic_and_its_moments(trial):
-    """Of shares for which pieces are cut in two: 9 of 20 steps and 9 of 1 are 189 steps, 94 and 95."""
-    words = ("algorithm=mappo", "sharing=shared_critic", "cluster.num_envs_per_env_runner=3", "env.n_agents=3")
-    one = trial(None, *LEARNERS, *words, "algorithm.train_batch_size=189", "algorithm.minibatch_size=45")
+    one = trial(None, *CUT, "algorithm=mappo", "sharing=shared_critic")
     for _ in range(2):
         result = one.train()
     assert np.isfinite(result["learners"]["critic"]["vf_loss"])
-    states = one._algorithm.learner_group.foreach_learner(
-        lambda learner: {
-            f"{m}.{k}": v.numpy()
-            for m in ("shared", "critic")
-            for k, v in learner.module[m].unwrapped().state_dict().items()
-        }
-    )
-    first, second = (state.get() for state in states)
-    assert first["critic.moments.weight"] > 1e-5
+    first, second = weights_of_learners(one)
+    assert first["critic", "moments.weight"] > 1e-5
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.slow  # two more processes
 def test_two_learners_share_the_sequences_of_a_module_with_a_memory(trial):
-    """Of shares for which pieces are cut in two, as above, where no sequence of 3 steps begins."""
-    words = ("module=gru", "module.max_seq_len=3", "cluster.num_envs_per_env_runner=3", "env.n_agents=3")
-    one = trial(None, *LEARNERS, *words, "algorithm.train_batch_size=189", "algorithm.minibatch_size=45")
+    """Pieces of 20 steps are cut where no sequence of 3 begins."""
+    one = trial(None, *CUT, "module=gru", "module.max_seq_len=3")
     for _ in range(2):
         result = one.train()
     assert result["learners"]["shared"]["num_module_steps_trained"] >= 94
-    states = one._algorithm.learner_group.foreach_learner(
-        lambda learner: {k: v.numpy() for k, v in learner.module["shared"].unwrapped().state_dict().items()}
-    )
-    first, second = (state.get() for state in states)
+    first, second = weights_of_learners(one)
     assert all(np.array_equal(first[name], second[name]) for name in first)
