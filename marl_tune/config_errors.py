@@ -38,7 +38,7 @@ def translate(error: Exception, words: list[str]) -> Exception:
     if isinstance(cause, OmegaConfBaseException):
         return _rejected(cause, str(error), words)
     if isinstance(error, ConfigCompositionException):
-        return _not_composed(error)
+        return _not_composed(error, words)
     return _crashed(error, words)
 
 
@@ -95,9 +95,11 @@ def _unknown_key(cause: OmegaConfBaseException, key: str) -> ConfigError:
     return unknown("key", key, valid)
 
 
-def _not_composed(error: ConfigCompositionException) -> ConfigError:
+def _not_composed(error: ConfigCompositionException, words: list[str]) -> ConfigError:
     """What Hydra itself refuses, in its own words but for the usual slips."""
     text = str(error)
+    if found := re.match(r"In '(.+)': ConfigKeyError raised while composing config:\nKey .+\n +full_key: (.+)", text):
+        return _set_by_a_file(found[1], found[2], words)
     if found := re.match(r"Ambiguous value for argument '(.+)'", text):
         return ConfigError(f"{found[1]} must be one value: add -m to run a job for each, or write a list as [a,b]")
     if found := re.match(r"Could not override '(.+)'\. No match in the defaults list\.", text):
@@ -107,6 +109,14 @@ def _not_composed(error: ConfigCompositionException) -> ConfigError:
     if found := re.match(r"Could not append to config\. An item is already at '(.+)'", text):
         return ConfigError(f"{found[1]} must be written without the plus sign: it is there already")
     return ConfigError(". ".join(text.splitlines()[:2]))
+
+
+def _set_by_a_file(file: str, key: str, words: list[str]) -> ConfigError:
+    """A file of `conf/`, such as an experiment, sets what the chosen option of a group does not have."""
+    group = key.partition(".")[0]
+    typed = [word for word in words if word.startswith(f"{group}=")]
+    rule = f"have the key {key}, which {file} sets: choose another option, or leave {file} out"
+    return ConfigError(f"{typed[-1] if typed else group} must {rule}")
 
 
 def _crashed(error: Exception, words: list[str]) -> Exception:

@@ -110,6 +110,11 @@ BAD = [
     (["env.curriculum={stages:[{n_agent:2}],threshold:3,episodes:9}"], "key 'env.curriculum.stages[0].n_agent' is not"),
     (["+experiment=ant_colony_curriculum", "env.curriculum.fall_back=1"], "env.curriculum.fall_back must be below"),
     (["+experiment=ant_colony_curriculum", "sharing=independent"], "env.curriculum.stages[0] must keep the modules"),
+    (
+        ["+experiment=pistonball", "module=mlp"],
+        "module=mlp must have the key module.conv_filters, which experiment/pistonball sets: choose another option",
+    ),
+    (["+experiment=pursuit", "env=signal"], "env=signal must have the key env."),
     (["logger.progress=bar"], "logger.progress must be one of auto"),
     (["logger.wandb.mode=always"], "logger.wandb.mode must be one of auto"),
     (["cluster.rollout=fast"], "cluster.rollout must be one of batched"),
