@@ -53,10 +53,10 @@ def test_self_play_learns_tictactoe(tmp_path):
 
 
 def test_self_play_learns_connect_four(tmp_path):
-    """A quarter of the experiment, which wins 82 to 88 % against one_ply: this much 63 to 69 %."""
+    """A quarter of the experiment, which wins 95 to 97 % against one_ply: this much 78 %."""
     folder = ran(tmp_path, "connect_four_self_play", "stop.agent_steps=2400000")
     assert games_against(folder, "random")["wins"] >= 0.97
-    assert games_against(folder, "one_ply")["wins"] >= 0.55
+    assert games_against(folder, "one_ply")["wins"] >= 0.65
 
 
 def test_pbt_costs_at_most_a_tenth_more_than_no_scheduler(tmp_path):
