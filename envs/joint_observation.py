@@ -18,16 +18,10 @@ MASK = "action_mask"  # key of a Dict observation that says what an agent may do
 
 def joint_space(groups: Sequence[AgentGroup]) -> gym.spaces.Box:
     """Space of `joint_observation`: bytes where all parts are bytes, else float32."""
-    parts = [(space, len(group.agents)) for group in groups for _, space in _parts(group.observation_space)]
-    dtype = np.uint8 if all(space.dtype == np.uint8 for space, _ in parts) else np.float32
-    flat = not _are_images(groups)
     low, high = (
-        np.concatenate(
-            [bound.ravel() if flat else bound for space, n in parts for bound in [_bound(space, side)] * n], axis=-1
-        ).astype(dtype)
-        for side in ("low", "high")
+        joint_observation(groups, {group.name: _bounds(group, side) for group in groups})[0] for side in ("low", "high")
     )
-    return gym.spaces.Box(low, high, dtype=dtype)
+    return gym.spaces.Box(low, high, dtype=low.dtype.type)
 
 
 def joint_observation(groups: Sequence[AgentGroup], observations: Observations) -> Array:
@@ -82,6 +76,15 @@ def _parts(space: gym.Space) -> Iterator[tuple[str, gym.Space]]:
 def _leaves(space: gym.Space, seen: Any) -> Iterator[Array]:
     for key, _ in _parts(space):
         yield seen[key] if key else seen
+
+
+def _bounds(group: AgentGroup, side: str) -> Any:
+    """The lowest or highest that the agents of a group can see, in the form of an observation of one copy."""
+    parts = {
+        key: np.broadcast_to(_bound(space, side), (1, len(group.agents), *(space.shape or ())))
+        for key, space in _parts(group.observation_space)
+    }
+    return parts.get("", parts)
 
 
 def _bound(space: gym.Space, side: str) -> np.ndarray:
