@@ -197,7 +197,8 @@ def test_evaluate_prints_the_summarys_numbers(pbt_run):
     assert printed["explore"] is False
     drawn, greedy = (evaluate(find_policy(str(folder), "PATH"), 40, explore=explore) for explore in (True, False))
     assert drawn["explore"]
-    assert drawn["return_mean_agent"] != greedy["return_mean_agent"]
+    # Not the return: food is found in one or two of these 40 short episodes, or in none, and often in equally many.
+    assert drawn["pheromone_coverage"] != greedy["pheromone_coverage"]
 
 
 def test_evaluate_refuses_a_folder_without_a_policy(tmp_path):
