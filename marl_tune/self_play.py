@@ -15,10 +15,9 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 
 from envs.world import World
 from marl_tune.build import build_policy_map, build_world, module_specs
-from marl_tune.env_runner import by_runner
-from marl_tune.games import GAMES
 from marl_tune.league import Freeze, scheme
 from marl_tune.pool import UNTRAINED, Pool
+from marl_tune.ratings import Games
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_self_play import VersusConfig
 from marl_tune.shared_pool import SharedPool, Weights
@@ -55,19 +54,19 @@ class SelfPlay:
         self._put({slot: weights})
         self._tell({slot: weights})
 
-    def play_on(self, sampled: dict[str, Any], iteration: int, steps: int) -> dict[str, Any]:
+    def play_on(self, games: Sequence[Games], iteration: int, steps: int) -> dict[str, Any]:
         """After an iteration: takes its games in, freezes who is due, and says whom learners play in the next.
 
         Args:
-            sampled: what the runners report; the games are taken out.
+            games: those that ended in it, runner by runner.
             iteration: number of the iteration that has ended, from 1.
             steps: agent-steps of the trial so far.
 
         Returns:
             What the result has of it.
         """
-        for games in by_runner(sampled.pop(GAMES, [])):
-            self.pool.add(games)
+        for of_runner in games:
+            self.pool.add(of_runner)
         metrics = self.pool.metrics()  # before copies are made: the rates are of the games just played
         changed: dict[str, Weights] = {}
         for freeze in self._scheme.due(self.pool, iteration, steps):

@@ -36,6 +36,7 @@ from marl_tune.env_runner import (
     forget_world,
 )
 from marl_tune.evaluation import evaluate_modules
+from marl_tune.games import GAMES
 from marl_tune.schema import SweepConfig
 from marl_tune.self_play import SelfPlay, has_opponents
 from marl_tune.shared_pool import SharedPool
@@ -164,7 +165,8 @@ class Trial(tune.Trainable):
         self._agent_steps += agent_steps
         played = {}
         if self._self_play is not None:
-            played = self._self_play.play_on(sampled, self.iteration + 1, self._agent_steps)
+            games = by_runner(sampled.pop(GAMES, []))
+            played = self._self_play.play_on(games, self.iteration + 1, self._agent_steps)
         learners = {m: _scalars(v) for m, v in result[LEARNER_RESULTS].items() if m != ALL_MODULES}
         report = {
             "env_steps": self._env_steps,

@@ -9,6 +9,7 @@ from marl_tune.config import compose
 from marl_tune.evaluation import evaluate_checkpoint
 from marl_tune.games import games_of
 from marl_tune.pool import UNTRAINED
+from marl_tune.ratings import Games
 from marl_tune.results import RunFolder, read_csv, read_json
 from marl_tune.run import run
 from marl_tune.schema_search import PopulationConfig
@@ -80,6 +81,22 @@ def test_two_iterations_and_what_they_report(lone):
     assert table["players"] == ["main", UNTRAINED, "test_00000.main.000001", "test_00000.main.000002"]
     assert table["elo"][1] == 0.0
     assert table["win_rates"][0][0] is None
+
+
+def test_self_play_is_handed_the_games_of_each_runner(lone, monkeypatch):
+    one, heard = lone(), []
+    one.train()
+    play_on = one._self_play.play_on
+
+    def noted(games, *rest):
+        heard.extend(games)
+        return play_on(games, *rest)
+
+    monkeypatch.setattr(one._self_play, "play_on", noted)
+    one.train()
+    (games,) = heard
+    assert isinstance(games, Games)
+    assert 0 < len(games.lengths) == len(games.players)
 
 
 def test_copies_are_frozen_in_the_learner_and_in_the_runner(lone):
