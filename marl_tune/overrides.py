@@ -10,7 +10,7 @@ from envs.curriculum import curriculum_of
 from marl_tune.convert import build, field_types
 from marl_tune.errors import ConfigError, invalid, suggestion, unknown
 from marl_tune.groups import SWAPPABLE
-from marl_tune.roles import LEARNING, check_roles
+from marl_tune.roles import LEARNING, role_algorithms, role_modules
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_hierarchy import HierarchicalConfig
 
@@ -23,6 +23,7 @@ def apply(sweep: SweepConfig, overrides: Mapping[str, Any]) -> SweepConfig:
 
     Groups are swapped first (`{"module": "plasticity"}`), so that a dotted key speaks of the new option. Types and
     ranges are checked: `ConfigError` names the key, the value and the rule, for an unknown key the nearest valid one.
+    What else a trial must keep, such as that a role's checkpoint is there, is `check_trial`'s.
     """
     swapped = _swap_groups(sweep, overrides)
     valid = set(trial_keys(swapped))
@@ -41,7 +42,8 @@ def apply(sweep: SweepConfig, overrides: Mapping[str, Any]) -> SweepConfig:
     if "seed" in overrides:
         sections["seed"] = build(int, overrides["seed"], "seed")
     changed = dataclasses.replace(swapped, **sections)
-    check_roles(changed)
+    role_modules(changed)
+    role_algorithms(changed)
     return changed
 
 

@@ -10,8 +10,10 @@ from probes import learner_of
 from marl_tune.__main__ import main
 from marl_tune.config import compose
 from marl_tune.errors import ConfigError
-from marl_tune.overrides import is_live, trial_keys
+from marl_tune.overrides import apply, is_live, trial_keys
 from marl_tune.roles import LEARNING, role_algorithms
+from marl_tune.validate import check_trial, validate
+from marl_tune.validate_space import check_space
 
 ROLES = "+sharing.roles={scouts:{agents:['*_0']},workers:{agents:['*']}}"
 OWN = {
@@ -114,10 +116,28 @@ def test_a_role_begins_with_the_module_of_another_run(trial, tmp_path):
     ],
 )
 def test_wrong_settings_are_refused(words, message):
-    from marl_tune.validate import validate
-
     with pytest.raises(ConfigError, match=re.escape(message)):
         validate(compose(["sharing=roles", ROLES, *words])[0])
+
+
+def test_a_missing_checkpoint_is_found_before_a_sweep_and_not_by_its_trials():
+    lost, space = "+sharing.roles.scouts.checkpoint=/nowhere", "+space={algorithm.lr:{grid:[1e-3,1e-4]}}"
+    sweep = compose(["search=grid", "sharing=roles", ROLES, lost, space])[0]
+    rule = r"sharing\.roles\.scouts\.checkpoint must be a run's folder.*, reached by space\.algorithm\.lr"
+    with pytest.raises(ConfigError, match=rule):
+        check_space(sweep, check_trial)
+    trial = apply(sweep, {"algorithm.lr": 1e-4})  # a run's folder may move while its sweep goes on
+    assert trial.sharing.roles["scouts"].checkpoint == "/nowhere"
+    with pytest.raises(ConfigError, match=r"sharing\.roles\.scouts\.lr must be above 0"):
+        apply(sweep, {"sharing.roles.scouts.lr": -1.0})
+
+
+def test_a_shared_encoder_that_a_role_does_not_suit_is_found_in_the_space():
+    space = "+space={module:{grid:[mlp,shared_encoder]}}"
+    sweep = compose(["search=grid", "sharing=roles", ROLES, "+sharing.roles.scouts.lr=1e-4", space])[0]
+    rule = r"sharing\.roles\.scouts\.lr must be null under module=shared_encoder.*, reached by space\.module"
+    with pytest.raises(ConfigError, match=rule):
+        validate(sweep)
 
 
 def test_settings_of_a_role_can_be_searched():
