@@ -3,13 +3,18 @@
 Plain pickle is wrong twice over for the worlds of PettingZoo. Most derive from gymnasium's `EzPickle`, which pickles
 the arguments of the constructor: what comes back is a *new* world, and nothing says so. And most hold surfaces of
 pygame, which do not pickle at all. Here an EzPickle is saved attribute by attribute, and a surface by its pixels.
+
+Our own classes and functions are saved under names that stay when a file is moved.
 """
 
 import copyreg
+import importlib
 import io
 import pickle
 import sys
 import zlib
+from abc import ABCMeta
+from types import FunctionType
 from typing import Any
 
 from gymnasium.utils import EzPickle
@@ -17,6 +22,27 @@ from gymnasium.utils import EzPickle
 from envs.world import StateUnavailable
 
 FAST = 1  # level of compression: pictures shrink by a factor of 100 at this one already
+OURS = {
+    "fixed_team": "envs.teams:FixedTeam",
+    "changing_team": "envs.teams:ChangingTeam",
+    "turn_team": "envs.teams:TurnTeam",
+    "cycle": "envs.pettingzoo_cycle:Cycle",
+    "lean_waterworld": "envs.pettingzoo_lean_waterworld:LeanWaterworld",
+    "lean_zombies": "envs.pettingzoo_lean_zombies:LeanZombies",
+    "preprocess": "envs.pettingzoo_preprocessing:PreprocessConfig",
+    "preprocessed_parallel": "envs.pettingzoo_preprocessing:_Parallel",
+    "preprocessed_turns": "envs.pettingzoo_preprocessing:_Turns",
+    "sight": "envs.pettingzoo_sights:Sight",
+    "stack": "envs.pettingzoo_sights:Stack",
+    "luminance": "envs.pettingzoo_sights:_luminance",
+    "normalised": "envs.pettingzoo_sights:_normalised",
+    "filled_up": "envs.pettingzoo_sights:_filled_up",
+    "appended": "envs.pettingzoo_sights:_appended",
+    "set_attributes": "envs.snapshots:_set_attributes",
+    "make_surface": "envs.snapshots:_make_surface",
+}  # name in a snapshot, which never changes -> where it is now
+KINDS = frozenset((type, ABCMeta, FunctionType))  # of which all of these are
+NAMES = {place: name for name, place in OURS.items()}
 
 
 def dump(simulation: Any) -> bytes:
@@ -35,10 +61,13 @@ def dump(simulation: Any) -> bytes:
 
 def load(snapshot: bytes) -> Any:
     """The object that `dump` was given, as it was then."""
-    return pickle.loads(zlib.decompress(snapshot))
+    return _Unpickler(io.BytesIO(zlib.decompress(snapshot))).load()
 
 
 class _Pickler(pickle.Pickler):
+    def persistent_id(self, part: Any) -> str | None:
+        return NAMES.get(f"{part.__module__}:{part.__qualname__}") if type(part) in KINDS else None
+
     def reducer_override(self, part: Any) -> Any:
         if isinstance(part, EzPickle):
             return copyreg.__newobj__, (type(part),), vars(part), None, None, _set_attributes  # type: ignore[attr-defined]
@@ -46,6 +75,14 @@ class _Pickler(pickle.Pickler):
         if library == "pymunk" and type(part).__name__ == "Space":
             raise pickle.PicklingError("pymunk's Space comes back without its contacts and moves on differently")
         return _reduce_pygame(part) if library == "pygame" else NotImplemented
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, name: str) -> Any:
+        if name not in OURS:
+            raise pickle.UnpicklingError(f"a snapshot of another version, with a {name!r}")
+        module, _, part = OURS[name].partition(":")
+        return getattr(importlib.import_module(module), part)
 
 
 def _set_attributes(part: Any, attributes: dict[str, Any]) -> None:

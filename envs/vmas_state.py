@@ -10,7 +10,7 @@ import io
 import types
 from collections import deque
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +20,7 @@ from envs.world import StateUnavailable
 MUTABLE = (list, dict, set, deque)
 FIXED = (tuple, frozenset)
 CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type)
-
-
-class Ref(NamedTuple):
-    """Stands for a numbered object."""
-
-    number: int
+REFERENCE = "numbered object"  # (REFERENCE, number) stands for one
 
 
 class StateOf:
@@ -80,10 +75,14 @@ class StateOf:
     def _saved(self, thing: Any) -> Any:
         """A value in which references stand for numbered objects; other containers are copied."""
         number = self._numbers.get(id(thing))
-        return _mapped(thing, self._saved) if number is None else Ref(number)
+        return _mapped(thing, self._saved) if number is None else (REFERENCE, number)
 
     def _restored(self, thing: Any) -> Any:
-        return self._objects[thing.number] if type(thing) is Ref else _mapped(thing, self._restored)
+        return self._objects[thing[1]] if _is_reference(thing) else _mapped(thing, self._restored)
+
+
+def _is_reference(thing: Any) -> bool:
+    return type(thing) is tuple and len(thing) == 2 and type(thing[0]) is str and thing[0] == REFERENCE
 
 
 def _is_object(thing: Any) -> bool:

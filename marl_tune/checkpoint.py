@@ -3,12 +3,17 @@
 config.json   the trial's SweepConfig, overrides applied
 policy.pt     module id -> weights: enough to play
 training.pt   optimizer moments, counters, where sampling stands: enough to go on training
+
+None of them names a class or a module of ours: they are plain types, arrays and tensors, and what libraries pickle.
 """
 
 from __future__ import annotations
 
 import json
 import pickle
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,7 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_OPTIMIZER, COMPONENT_RL_
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from marl_tune import convert
-from marl_tune.errors import invalid
+from marl_tune.errors import ConfigError, OtherVersion, invalid
 from marl_tune.policy_folder import CONFIG, POLICY, TRAINING, find_policy
 from marl_tune.schema import CheckpointConfig, SweepConfig
 
@@ -54,6 +59,24 @@ def _write(value: Any, path: Path) -> None:
     torch.save(value, path, pickle_protocol=pickle.HIGHEST_PROTOCOL)
 
 
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Makes of any failure to take in what a checkpoint holds, but that a file is not there, an `OtherVersion`."""
+    try:
+        yield
+    except (ConfigError, OSError):
+        raise
+    except Exception as error:
+        reason = "".join(traceback.format_exception_only(error)).strip()
+        what = f"the checkpoint {str(folder)!r} cannot be read"
+        raise OtherVersion(f"{what}: it was written by another version, or is damaged ({reason})") from error
+
+
+def _read(folder: Path, name: str) -> Any:
+    with reading(folder):
+        return torch.load(folder / name, weights_only=False)
+
+
 def is_whole(folder: Path) -> bool:
     """Whether all files of a checkpoint are there."""
     return all((folder / name).is_file() for name in (CONFIG, POLICY, TRAINING))
@@ -61,7 +84,7 @@ def is_whole(folder: Path) -> bool:
 
 def read_training(folder: Path) -> dict[str, Any]:
     """What training goes on from: the optimizer's state, where sampling stands, and `counters`."""
-    return torch.load(folder / TRAINING, weights_only=False)
+    return _read(folder, TRAINING)
 
 
 def load(folder: Path, training: dict[str, Any], algorithm: Algorithm, trial_id: str) -> None:
@@ -123,7 +146,7 @@ def _acting_weights(algorithm: Algorithm) -> dict[str, Any]:
 
 def load_weights(folder: Path) -> dict[str, Any]:
     """Module id -> state of the module."""
-    return torch.load(folder / POLICY, weights_only=False)
+    return _read(folder, POLICY)
 
 
 def load_sweep(folder: Path) -> SweepConfig:

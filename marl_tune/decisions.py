@@ -159,13 +159,15 @@ class GroupDecisions:
         self._begin_pieces(places)
 
     def get_state(self) -> dict[str, Any]:
-        """Between two fragments: what is open, for `set_state`."""
-        return copy.deepcopy({"open": self._open, "started": self._started})
+        """Between two fragments: what is open, for `set_state`, in plain types and arrays."""
+        waiting = None if self._open is None else vars(self._open)
+        return copy.deepcopy({"open": waiting, "started": self._started})
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from where `get_state` was called."""
         own = copy.deepcopy(state)
-        self._open, self._started = own["open"], own["started"]
+        self._open = None if own["open"] is None else OpenDecisions(**own["open"])
+        self._started = own["started"]
 
     def begin_episodes(self, copies: np.ndarray) -> None:
         """New episodes in these copies; what was not handed over is dropped."""

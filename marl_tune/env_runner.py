@@ -144,7 +144,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     def get_rollout_state(self) -> dict[str, Any]:
         """Where sampling stands: the copies (None where the world cannot tell, or none has begun), the random
-        generator, the episodes that the metrics speak of."""
+        generator, the episodes that the metrics speak of: plain types and arrays."""
         try:
             rollout = None if self.rollout is None else self.rollout.get_state()
         except StateUnavailable:
@@ -154,7 +154,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
             "matches": None if matchmaker is None else matchmaker.table,
             "rollout": rollout,
             "steps": self._steps_taken,
-            "recent": list(self._recent),
+            "recent": [dict(vars(record)) for record in self._recent],
             "generator": torch.get_rng_state(),
         }
 
@@ -166,7 +166,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
                 runner's own seed and take over only the episodes that the metrics speak of (a copy of another trial).
         """
         self._recent.clear()
-        self._recent.extend(state["recent"])
+        self._recent.extend(EpisodeRecord(**fields) for fields in state["recent"])
         self._steps_taken = state["steps"]
         if self.policy_map.matchmaker is not None:
             self.policy_map.matchmaker.table = state["matches"]

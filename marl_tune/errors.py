@@ -12,6 +12,10 @@ class ConfigError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+class OtherVersion(ConfigError):
+    """A checkpoint that this version cannot read."""
+
+
 def invalid(key: str, rule: str, value: Any) -> ConfigError:
     """The error for a `value` that breaks a `rule`: "algorithm.lr must be above 0, got -1.0"."""
     return ConfigError(f"{key} must {rule}, got {value!r}")

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,8 @@ from ray.tune.error import TuneError
 from ray.tune.experiment import Trial as TuneTrial
 
 from marl_tune.callbacks import SweepCallback
+from marl_tune.checkpoint import reading
+from marl_tune.errors import OtherVersion
 from marl_tune.results import RunFolder
 from marl_tune.schema import SweepConfig
 from marl_tune.solo_trial import InProcess, Record
@@ -102,16 +105,19 @@ class _Loop:
         """Goes on with what the stopper and the callbacks knew at the newest checkpoint."""
         if known is None:
             return
-        self._stopper.set_state(known["stopper"])
-        for listener, state in zip(self._listeners, known["callbacks"], strict=True):
-            if state is not None:
-                listener.set_state(state)
+        with reading(Path(self.record.checkpoint.path)):
+            self._stopper.set_state(known["stopper"])
+            for listener, state in zip(self._listeners, known["callbacks"], strict=True):
+                if state is not None:
+                    listener.set_state(state)
 
     def _step(self) -> None:
-        """One iteration; an error anywhere in it is a failure of the trial."""
+        """One iteration; an error anywhere in it is a failure of the trial, but that its checkpoint cannot be read."""
         self._steps += 1
         try:
             self._take(self._living().train())
+        except OtherVersion:
+            raise
         except Exception:
             self._fail(traceback.format_exc())
 

@@ -80,10 +80,11 @@ class Record(TuneTrial):
             if not checkpoint.is_whole(place) or not (place / STATE).is_file():
                 shutil.rmtree(place)  # a kill came while it was deleted
                 continue
-            state = json.loads((place / STATE).read_text())
-            self.storage.current_checkpoint_index = int(place.name.rsplit("_", 1)[-1]) - 1
-            self._add(place, state["result"])
-            self.run_metadata.last_result, known = state["result"], state["known"]
+            with checkpoint.reading(place):
+                state = json.loads((place / STATE).read_text())
+                self.storage.current_checkpoint_index = int(place.name.rsplit("_", 1)[-1]) - 1
+                self._add(place, state["result"])
+                self.run_metadata.last_result, known = state["result"], state["known"]
         return known
 
     def save(self, trial: InProcess, known: dict[str, Any]) -> None:

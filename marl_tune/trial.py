@@ -266,10 +266,15 @@ class Trial(tune.Trainable):
         A copy of another trial goes on with the donor's breakthroughs, their count and their baselines, and in its
         stage of the curriculum, as it does with its steps and its iteration: what it did before belongs to a policy
         that is gone.
+
+        Raises:
+            OtherVersion: for a checkpoint that this version cannot read.
         """
-        training = checkpoint.read_training(Path(checkpoint_dir))
-        counters = training["counters"]
-        self._curriculum = self._new_curriculum(counters.get("curriculum"))
+        folder = Path(checkpoint_dir)
+        training = checkpoint.read_training(folder)
+        with checkpoint.reading(folder):
+            counters = training["counters"]
+            self._curriculum = self._new_curriculum(counters.get("curriculum"))
         if self._fresh:
             if self._sweep is not None and only_live_changes(self._sweep, self._wanted):
                 self._change()
@@ -277,13 +282,14 @@ class Trial(tune.Trainable):
                 self._build()
         else:
             self._enter_stage()
-        checkpoint.load(Path(checkpoint_dir), training, self._algorithm, self.trial_id)
-        self._env_steps, self._agent_steps = counters["env_steps"], counters["agent_steps"]
         self._breakthroughs = self._detector()
-        if self._breakthroughs is not None and "breakthroughs" in counters:
-            self._breakthroughs.set_state(counters["breakthroughs"])
-        if self._self_play is not None:
-            self._self_play.set_state(counters["self_play"])
+        with checkpoint.reading(folder):
+            checkpoint.load(folder, training, self._algorithm, self.trial_id)
+            self._env_steps, self._agent_steps = counters["env_steps"], counters["agent_steps"]
+            if self._breakthroughs is not None and "breakthroughs" in counters:
+                self._breakthroughs.set_state(counters["breakthroughs"])
+            if self._self_play is not None:
+                self._self_play.set_state(counters["self_play"])
 
 
 def only_live_changes(old: SweepConfig, new: SweepConfig) -> bool:
