@@ -18,7 +18,7 @@ from benchmarks.command import limit_threads, number, parser, positive, show, so
 from benchmarks.measure import clock, machine
 from benchmarks.processes import CommandError, run_json
 from marl_tune.build import algorithm_config
-from marl_tune.config import compose
+from marl_tune.config.compose import compose
 
 ROLLOUTS = ("batched", "rllib")
 COPIES = {"images": 4, "slow": 8, "usual": 16, "many": 64}

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.command import limit_threads, number, parser, positive, some_of
 from benchmarks.measure import clock, machine, spread
 from marl_tune.build import algorithm_config
-from marl_tune.config import compose
+from marl_tune.config.compose import compose
 
 TEAM = ("+experiment=simple_spread", "algorithm.num_epochs=4", "algorithm.train_batch_size=15000")
 BOARD = ("env=classic/connect_four", "search=none", "cluster.num_envs_per_env_runner=64")

@@ -22,7 +22,8 @@ from benchmarks.measure import Iteration, result
 from benchmarks.memory_meter import MemoryMeter
 from benchmarks.phases import Phases
 from benchmarks.works import WORKS
-from marl_tune import cluster, convert
+from marl_tune import cluster
+from marl_tune.config import convert
 from marl_tune.schema import SweepConfig
 from marl_tune.trial import Trial
 

@@ -109,7 +109,7 @@ class Work:
         self, world: str, copies: int, *, rollout: str = "batched", workers: int = 0, threads: int = 1
     ) -> SweepConfig:
         """The sweep that `words` compose."""
-        from marl_tune.config import compose
+        from marl_tune.config.compose import compose
 
         return compose(self.words(world, copies, rollout=rollout, workers=workers, threads=threads))[0]
 

@@ -2,9 +2,9 @@
 
 import sys
 
-from marl_tune import help
-from marl_tune.errors import ConfigError
-from marl_tune.packages import check_packages
+from marl_tune.config import help
+from marl_tune.config.errors import ConfigError
+from marl_tune.config.own_packages import check_packages
 
 
 def main(words: list[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(words: list[str] | None = None) -> int:
             print(help.text())
             return 0
         # Hydra, Ray and torch are imported where they are needed, so that help and a wrong setting answer at once.
-        from marl_tune.config import compose
+        from marl_tune.config.compose import compose
         from marl_tune.validate import validate
 
         sweeps = compose(words)

@@ -12,7 +12,7 @@ import envs
 from envs.world import AgentGroup, Observations, World
 from marl_tune import checkpoint
 from marl_tune.build import build_world
-from marl_tune.errors import ConfigError, unknown
+from marl_tune.config.errors import ConfigError, unknown
 from marl_tune.evaluation import PolicyPlayer, load_modules, play_many, policy_player
 from marl_tune.ratings import results_of, returns_of
 from marl_tune.schema import SweepConfig

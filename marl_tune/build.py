@@ -16,7 +16,9 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 import modules
 from envs.hierarchy import MANAGER
 from envs.world import DirectionTokens, World, agents_per_step
-from marl_tune.budget import counted_batch, fragment_length
+from marl_tune.config.role_settings import LEARNING, role_algorithms, role_modules
+from marl_tune.config.trial_budget import counted_batch, fragment_length
+from marl_tune.config.trial_resources import runner_cpus
 from marl_tune.critic_loss import CriticSettings
 from marl_tune.env_runner import WITH_STATE, BatchedEnvRunner
 from marl_tune.hierarchy import make_world
@@ -30,9 +32,7 @@ from marl_tune.learner import (
     MarlPPOLearner,
 )
 from marl_tune.policy_map import PolicyMap
-from marl_tune.resources import runner_cpus
 from marl_tune.rllib_runner import RllibEnvRunner
-from marl_tune.roles import LEARNING, role_algorithms, role_modules
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_critic import SharedCriticConfig, critic_settings
 from marl_tune.schema_hierarchy import HierarchicalConfig

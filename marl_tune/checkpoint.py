@@ -23,8 +23,8 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-from marl_tune import convert
-from marl_tune.errors import ConfigError, OtherVersion, invalid
+from marl_tune.config import convert
+from marl_tune.config.errors import ConfigError, OtherVersion, invalid
 from marl_tune.policy_folder import CONFIG, POLICY, TRAINING, find_policy
 from marl_tune.schema import CheckpointConfig, SweepConfig
 

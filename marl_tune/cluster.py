@@ -8,9 +8,9 @@ import socket
 
 import ray
 
-from marl_tune.errors import ConfigError
+from marl_tune.config.errors import ConfigError
+from marl_tune.config.trial_resources import Resources, trial_resources
 from marl_tune.quiet import quiet_ray
-from marl_tune.resources import Resources, trial_resources
 from marl_tune.schema import ClusterConfig, SweepConfig
 
 

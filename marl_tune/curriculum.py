@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from envs.curriculum import CurriculumConfig
-from marl_tune.errors import unknown
+from marl_tune.config.errors import unknown
 
 CURRICULUM = "curriculum"  # key of a result that holds what `Curriculum.numbers` returns
 STAGE, STAGES_LEFT = "curriculum/stage", "curriculum/stages_left"  # two of these, by their names in every log

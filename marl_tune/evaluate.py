@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from marl_tune.errors import ConfigError
+from marl_tune.config.errors import ConfigError
 from marl_tune.policy_folder import find_policy
 
 

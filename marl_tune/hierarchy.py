@@ -3,7 +3,7 @@
 import envs
 from envs.hierarchy import Goals, Hierarchy
 from envs.world import World
-from marl_tune.errors import ConfigError
+from marl_tune.config.errors import ConfigError
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_hierarchy import HierarchicalConfig
 

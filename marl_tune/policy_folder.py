@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from marl_tune.errors import invalid
+from marl_tune.config.errors import invalid
 
 CONFIG, POLICY, TRAINING = (
     "config.json",

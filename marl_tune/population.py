@@ -21,8 +21,8 @@ from ray.tune import Checkpoint
 from ray.tune.schedulers import PopulationBasedTraining
 
 from marl_tune.callbacks import SweepCallback, flat_metrics
+from marl_tune.config.search_space import Distribution
 from marl_tune.curriculum import ranking_stage
-from marl_tune.space import Distribution
 
 
 class Population:

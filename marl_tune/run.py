@@ -10,15 +10,17 @@ from collections.abc import Sequence
 
 import yaml
 
-from marl_tune import cluster, convert
-from marl_tune.errors import invalid
+from marl_tune import cluster
+from marl_tune.config import convert
+from marl_tune.config.errors import invalid
+from marl_tune.config.search_space import parse, trial_count
+from marl_tune.config.trial_resources import trial_resources
 from marl_tune.imports import uncollected
 from marl_tune.manifest import begin_manifest
 from marl_tune.quiet import quiet_ray
-from marl_tune.resources import check_cluster, machine_resources, trial_resources
+from marl_tune.resources import check_cluster, machine_resources
 from marl_tune.results import RunFolder, RunHeldError, as_typed, write_text
 from marl_tune.schema import SweepConfig
-from marl_tune.space import parse, trial_count
 
 EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 130}
 

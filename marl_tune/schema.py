@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from marl_tune.checks import above, at_least, named, one_of, within, word
-from marl_tune.errors import ConfigError, invalid
+from marl_tune.config.errors import ConfigError, invalid
+from marl_tune.config.range_checks import above, at_least, named, one_of, within, word
 from marl_tune.schema_search import SearchConfig
 
 
@@ -301,7 +301,9 @@ class SweepConfig:
     sharing: SharingConfig  # which agents act by which module
     algorithm: PpoConfig  # how the modules learn
     search: SearchConfig  # how settings are tried
-    space: dict[str, Any]  # what is searched: dotted key -> {distribution: arguments}; see marl_tune/space.py
+    space: dict[
+        str, Any
+    ]  # what is searched: dotted key -> {distribution: arguments}; see marl_tune/config/search_space.py
     logger: LoggerConfig  # where results go
     cluster: ClusterConfig  # machines, and resources of a trial
     evaluation: EvaluationConfig  # held-out episodes while training

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from marl_tune.checks import above, named, one_of
-from marl_tune.errors import ConfigError, invalid
+from marl_tune.config.errors import ConfigError, invalid
+from marl_tune.config.range_checks import above, named, one_of
 from marl_tune.schema import PpoConfig, SharingConfig, SweepConfig
 
 ACTORS = ("parameter_sharing", "independent")

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from marl_tune.checks import at_least, one_of, within
-from marl_tune.errors import ConfigError
+from marl_tune.config.errors import ConfigError
+from marl_tune.config.range_checks import at_least, one_of, within
 from marl_tune.schema import SharingConfig
 from modules.schemas import LIVE
 

@@ -4,8 +4,8 @@ import math
 import re
 from dataclasses import dataclass
 
-from marl_tune.checks import above, at_least, one_of, within, word
-from marl_tune.errors import invalid
+from marl_tune.config.errors import invalid
+from marl_tune.config.range_checks import above, at_least, one_of, within, word
 
 METRIC = re.compile(r"[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)*")  # names joined by "/", as results are flattened
 

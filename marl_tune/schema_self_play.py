@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from marl_tune.checks import above, at_least, one_of, within, word
-from marl_tune.errors import invalid
+from marl_tune.config.errors import invalid
+from marl_tune.config.range_checks import above, at_least, one_of, within, word
 from marl_tune.schema import SharingConfig
 
 ELO = "self_play/elo"  # key of a result: the first learner's rating

@@ -14,8 +14,9 @@ import numpy as np
 import yaml
 
 import envs
-from marl_tune import checkpoint, convert
+from marl_tune import checkpoint
 from marl_tune.callbacks import flat_metrics
+from marl_tune.config import convert
 from marl_tune.curriculum import ranking_stage
 from marl_tune.evaluation import Evaluation, evaluate_checkpoint, play
 from marl_tune.results import RunFolder, write_json, write_text

@@ -11,9 +11,11 @@ from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
 
-from marl_tune import convert, overrides, report, solo, tune_run
+from marl_tune import report, solo, tune_run
 from marl_tune.breakthrough_log import BreakthroughNews, BreakthroughsCsv
 from marl_tune.callbacks import LineageCsv, ProgressCsv, SweepCallback, error_line, flat_metrics
+from marl_tune.config import convert, overrides
+from marl_tune.config.search_space import parse, trial_count
 from marl_tune.formatting import score_of
 from marl_tune.live import ProgressView, progress_view
 from marl_tune.live_state import Budget
@@ -23,7 +25,6 @@ from marl_tune.schema import SweepConfig
 from marl_tune.selection import select
 from marl_tune.self_play import has_opponents
 from marl_tune.self_play_log import SelfPlayJson
-from marl_tune.space import parse, trial_count
 
 
 def run_session(sweep: SweepConfig, folder: RunFolder, here: bool) -> str:

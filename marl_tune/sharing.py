@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from envs.world import AgentGroup
-from marl_tune.errors import ConfigError
+from marl_tune.config.errors import ConfigError
 from marl_tune.schema import SharingConfig
 from marl_tune.schema_critic import SharedCriticConfig
 from marl_tune.sides import first_match, versus

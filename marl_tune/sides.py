@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from envs.world import AgentGroup
-from marl_tune.errors import ConfigError
+from marl_tune.config.errors import ConfigError
 from marl_tune.matchmaking import Matchmaker
 from marl_tune.schema import SharingConfig
 from marl_tune.schema_self_play import LeagueConfig, SelfPlayConfig, VersusConfig

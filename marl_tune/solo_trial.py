@@ -17,7 +17,8 @@ from ray.train._internal.storage import StorageContext
 from ray.tune import Checkpoint
 from ray.tune.experiment import Trial as TuneTrial
 
-from marl_tune import checkpoint, convert
+from marl_tune import checkpoint
+from marl_tune.config import convert
 from marl_tune.results import RunFolder
 from marl_tune.schema import SweepConfig
 from marl_tune.trial import Trial

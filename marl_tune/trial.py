@@ -21,11 +21,13 @@ from ray.rllib.utils.metrics import (
 )
 
 from envs.curriculum import curriculum_of
-from marl_tune import checkpoint, convert, lean, overrides
+from marl_tune import checkpoint, lean
 from marl_tune.breakthroughs import EVENTS, BreakthroughDetector
-from marl_tune.budget import last_agent_step, num_copies
 from marl_tune.build import algorithm_config
 from marl_tune.callbacks import flat_metrics
+from marl_tune.config import convert, overrides
+from marl_tune.config.curriculum_stages import stage_sweeps
+from marl_tune.config.trial_budget import last_agent_step, num_copies
 from marl_tune.curriculum import COPY, CURRICULUM, STAGE_CHANGE, Curriculum, values_of_episodes
 from marl_tune.env_runner import (
     FINISHED_EPISODES,
@@ -40,7 +42,6 @@ from marl_tune.games import GAMES
 from marl_tune.schema import SweepConfig
 from marl_tune.self_play import SelfPlay, has_opponents
 from marl_tune.shared_pool import SharedPool
-from marl_tune.stages import stage_sweeps
 from marl_tune.train_batch import INTRINSIC_REWARD_MEAN
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from marl_tune.errors import invalid
-from marl_tune.roles import role_modules
+from marl_tune.config.errors import invalid
+from marl_tune.config.role_settings import role_modules
 from marl_tune.schema import SharingConfig, SweepConfig
 from marl_tune.schema_hierarchy import HierarchicalConfig
 from marl_tune.schema_self_play import VersusConfig

@@ -1,6 +1,6 @@
 """Rules of self-play and leagues over several settings; see `marl_tune.validate`."""
 
-from marl_tune.errors import invalid
+from marl_tune.config.errors import invalid
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_self_play import ELO, LeagueConfig, VersusConfig
 from marl_tune.sides import learners_of, sides_of

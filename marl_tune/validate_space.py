@@ -5,13 +5,13 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from marl_tune.convert import field_types
-from marl_tune.errors import ConfigError, invalid, unknown
-from marl_tune.groups import SWAPPABLE
-from marl_tune.overrides import apply, is_live, trial_keys
+from marl_tune.config.convert import field_types
+from marl_tune.config.errors import ConfigError, invalid, unknown
+from marl_tune.config.overrides import apply, is_live, trial_keys
+from marl_tune.config.registry import SWAPPABLE
+from marl_tune.config.search_space import Distribution, parse
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_search import PopulationConfig
-from marl_tune.space import Distribution, parse
 
 FULL_PRODUCT = 256  # combinations up to which all are tried; beyond, each value and each pair of ends
 

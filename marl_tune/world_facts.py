@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import gymnasium as gym
 
 from envs.world import AgentGroup, agents_per_step
-from marl_tune.errors import ConfigError
+from marl_tune.config.errors import ConfigError
 from marl_tune.hierarchy import make_world
 from marl_tune.policy_map import PolicyMap
 from marl_tune.schema import SweepConfig

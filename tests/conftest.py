@@ -7,7 +7,7 @@ os.environ.setdefault("WANDB_MODE", "offline")
 
 import pytest
 
-from marl_tune.config import compose
+from marl_tune.config.compose import compose
 from marl_tune.schema import SweepConfig
 
 # Files whose tests run whole sweeps. Processes begin with them, so that none is left with a long one at the end.
@@ -49,7 +49,7 @@ def trial(tiny, monkeypatch, ray_session):
     """Makes trials of the debug sweep outside Tune: `trial(overrides, *words, number=0)`; stopped after the test."""
     from ray import tune
 
-    from marl_tune import convert
+    from marl_tune.config import convert
     from marl_tune.trial import Trial
 
     made = []

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from marl_tune.convert import build_option
+from marl_tune.config.convert import build_option
 from marl_tune.pool import UNTRAINED, Pool
 from marl_tune.ratings import Games
 from marl_tune.sides import learners_of, slots_of

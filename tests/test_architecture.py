@@ -13,7 +13,7 @@ import modules
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("marl_tune", "envs", "modules")
 SOURCES = sorted(path for package in (*PACKAGES, "tests", "benchmarks") for path in (ROOT / package).rglob("*.py"))
-HYDRA_MAY = {"marl_tune/config.py", "marl_tune/config_errors.py"}
+HYDRA_MAY = {"marl_tune/config/compose.py", "marl_tune/config/hydra_errors.py"}
 
 
 def imported(path: Path) -> set[str]:

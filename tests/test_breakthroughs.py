@@ -14,9 +14,9 @@ from marl_tune import session
 from marl_tune.breakthrough_log import BreakthroughNews, BreakthroughsCsv
 from marl_tune.breakthroughs import COUNT, EVENTS, FREQUENCY, TEAM, Breakthrough, BreakthroughDetector
 from marl_tune.callbacks import ProgressCsv, SweepCallback, flat_metrics
-from marl_tune.config import compose
-from marl_tune.convert import from_dict, to_dict
-from marl_tune.errors import ConfigError
+from marl_tune.config.compose import compose
+from marl_tune.config.convert import from_dict, to_dict
+from marl_tune.config.errors import ConfigError
 from marl_tune.results import BreakthroughRecord, RunFolder
 from marl_tune.run import run
 from marl_tune.schema import BreakthroughConfig

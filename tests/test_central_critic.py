@@ -276,7 +276,7 @@ def test_an_image_as_state_is_read_by_convolutions():
 def test_the_name_of_the_critic_is_its_own(tiny):
     from dataclasses import replace
 
-    from marl_tune.errors import ConfigError
+    from marl_tune.config.errors import ConfigError
 
     sweep = tiny(SHARED)
     with build_world(sweep, 1) as world:

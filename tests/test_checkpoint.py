@@ -19,7 +19,7 @@ from envs import default_config, make_world, snapshots
 from envs.contract import sample_actions
 from marl_tune import session
 from marl_tune.callbacks import SweepCallback
-from marl_tune.errors import ConfigError
+from marl_tune.config.errors import ConfigError
 from marl_tune.run import run
 from marl_tune.solo_trial import InProcess
 
@@ -108,7 +108,7 @@ def test_the_scan_finds_what_is_hidden():
     file = io.BytesIO()
     torch.save({"a": [np.zeros(2), hidden]}, file, pickle_protocol=pickle.HIGHEST_PROTOCOL)
     file.seek(0)
-    assert ours(globals_of_file(file)) == {"envs.bio_grid", "marl_tune.errors"}
+    assert ours(globals_of_file(file)) == {"envs.bio_grid", "marl_tune.config.errors"}
 
 
 @pytest.mark.parametrize(("world", "module"), [("parallel", "mlp"), ("turns", "gru"), ("changing", "mlp")])

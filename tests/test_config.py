@@ -10,13 +10,13 @@ import pytest
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-from marl_tune import help
 from marl_tune.__main__ import main
-from marl_tune.config import compose
-from marl_tune.convert import field_types
-from marl_tune.errors import ConfigError
-from marl_tune.groups import GROUPS, options, schema
-from marl_tune.space import parse, trial_count
+from marl_tune.config import help
+from marl_tune.config.compose import compose
+from marl_tune.config.convert import field_types
+from marl_tune.config.errors import ConfigError
+from marl_tune.config.registry import GROUPS, options, schema
+from marl_tune.config.search_space import parse, trial_count
 from marl_tune.validate import validate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -205,7 +205,7 @@ def test_a_failure_that_is_no_wrong_setting_keeps_its_traceback(runs, monkeypatc
     def crash(cfg):
         raise KeyError("a bug")
 
-    monkeypatch.setattr("marl_tune.config.to_sweep", crash)
+    monkeypatch.setattr("marl_tune.config.compose.to_sweep", crash)
     with pytest.raises(KeyError, match="a bug"):
         main([])
 
@@ -285,7 +285,7 @@ def test_only_config_knows_hydra():
         for line in file.read_text().splitlines()
         if line.startswith(("import hydra", "from hydra", "import omegaconf", "from omegaconf"))
     }
-    assert knows == {"marl_tune/config.py", "marl_tune/config_errors.py"}
+    assert knows == {"marl_tune/config/compose.py", "marl_tune/config/hydra_errors.py"}
 
 
 def test_hydra_composes_once_unless_its_mode_may_be_set(monkeypatch):

@@ -13,6 +13,8 @@ from probes import learner_of as learner
 
 from marl_tune.breakthroughs import BreakthroughDetector
 from marl_tune.build import algorithm_config
+from marl_tune.config.curriculum_stages import stage_sweeps
+from marl_tune.config.search_space import Distribution
 from marl_tune.curriculum import STAGE, STAGE_CHANGE
 from marl_tune.population import Pbt
 from marl_tune.population_pb2 import Pb2
@@ -21,8 +23,6 @@ from marl_tune.report_stages import stage_lines
 from marl_tune.results import RunFolder
 from marl_tune.run import run
 from marl_tune.schema import BreakthroughConfig
-from marl_tune.space import Distribution
-from marl_tune.stages import stage_sweeps
 from marl_tune.trial import Trial, only_live_changes
 
 # Each stage is left after its first iteration: 5 episodes end in it, and no return is as low as that.

@@ -12,7 +12,7 @@ from turn_world import Bustle
 from envs import default_config, make_world
 from envs.contract import check_world
 from marl_tune.build import module_specs
-from marl_tune.config import compose
+from marl_tune.config.compose import compose
 from marl_tune.draws import draw
 from marl_tune.policy import Policies
 from marl_tune.policy_map import PolicyMap

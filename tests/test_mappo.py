@@ -179,7 +179,7 @@ def test_a_checkpoint_is_played_without_a_state_or_a_critic(trial, tmp_path, mon
     ],
 )
 def test_what_makes_no_sense_is_refused(tiny, words, message):
-    from marl_tune.errors import ConfigError
+    from marl_tune.config.errors import ConfigError
 
     with pytest.raises(ConfigError, match=message):
         validate(tiny(*words))

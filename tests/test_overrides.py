@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from marl_tune.config import compose
-from marl_tune.convert import from_dict, to_dict
-from marl_tune.errors import ConfigError
-from marl_tune.groups import options, schema
-from marl_tune.overrides import apply, is_live, trial_keys
-from marl_tune.roles import role_modules
+from marl_tune.config.compose import compose
+from marl_tune.config.convert import from_dict, to_dict
+from marl_tune.config.errors import ConfigError
+from marl_tune.config.overrides import apply, is_live, trial_keys
+from marl_tune.config.registry import options, schema
+from marl_tune.config.role_settings import role_modules
 
 
 @pytest.fixture(scope="module")

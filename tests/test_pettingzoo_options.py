@@ -15,7 +15,7 @@ from envs.contract import check_world, play
 from marl_tune import evaluation
 from marl_tune.__main__ import main
 from marl_tune.build import algorithm_config
-from marl_tune.config import compose
+from marl_tune.config.compose import compose
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 SHORT = {

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marl_tune.config.search_space import Distribution
 from marl_tune.population import perturb
-from marl_tune.space import Distribution
 
 
 @given(value=st.floats(1e-5, 1e-3), factor=st.floats(0.1, 10))

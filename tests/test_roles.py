@@ -8,10 +8,10 @@ import torch
 from probes import learner_of
 
 from marl_tune.__main__ import main
-from marl_tune.config import compose
-from marl_tune.errors import ConfigError
-from marl_tune.overrides import apply, is_live, trial_keys
-from marl_tune.roles import LEARNING, role_algorithms
+from marl_tune.config.compose import compose
+from marl_tune.config.errors import ConfigError
+from marl_tune.config.overrides import apply, is_live, trial_keys
+from marl_tune.config.role_settings import LEARNING, role_algorithms
 from marl_tune.validate import check_trial, validate
 from marl_tune.validate_space import check_space
 

@@ -10,8 +10,8 @@ from pool_probes import games, pool_of, sharing
 import envs
 from envs.world import AgentGroup
 from marl_tune.__main__ import main
-from marl_tune.config import compose
-from marl_tune.errors import ConfigError
+from marl_tune.config.compose import compose
+from marl_tune.config.errors import ConfigError
 from marl_tune.league import Freeze, PastSelves
 from marl_tune.matchmaking import Matchmaker, prioritised
 from marl_tune.policy_map import Assignment, PolicyMap

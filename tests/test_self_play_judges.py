@@ -10,8 +10,8 @@ import pytest
 import envs
 from marl_tune import evaluate
 from marl_tune.against import find_player, play_against
-from marl_tune.config import compose
-from marl_tune.errors import ConfigError
+from marl_tune.config.compose import compose
+from marl_tune.config.errors import ConfigError
 from marl_tune.ratings import results_of
 from marl_tune.report import render
 from marl_tune.report_data import load

@@ -5,7 +5,7 @@ import pytest
 import torch
 from probes import learner_of
 
-from marl_tune.config import compose
+from marl_tune.config.compose import compose
 from marl_tune.evaluation import evaluate_checkpoint
 from marl_tune.games import games_of
 from marl_tune.pool import UNTRAINED

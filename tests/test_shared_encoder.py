@@ -11,8 +11,8 @@ from ray.rllib.utils.metrics import ALL_MODULES
 
 from marl_tune import checkpoint
 from marl_tune.build import build_policy_map, build_world, module_specs
-from marl_tune.config import compose
-from marl_tune.errors import ConfigError
+from marl_tune.config.compose import compose
+from marl_tune.config.errors import ConfigError
 from marl_tune.evaluation import evaluate_checkpoint
 from marl_tune.validate import validate
 

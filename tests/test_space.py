@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from marl_tune.config import compose
-from marl_tune.errors import ConfigError
-from marl_tune.space import Distribution, grid_points, normalise, parse, parse_entry, trial_count
+from marl_tune.config.compose import compose
+from marl_tune.config.errors import ConfigError
+from marl_tune.config.search_space import Distribution, grid_points, normalise, parse, parse_entry, trial_count
 from marl_tune.validate_space import FULL_PRODUCT, combinations
 
 SPACE = {

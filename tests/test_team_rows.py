@@ -8,8 +8,8 @@ from ray.rllib.utils.minibatch_utils import ShardEpisodesIterator
 
 from marl_tune.__main__ import main
 from marl_tune.build import algorithm_config
-from marl_tune.config import compose
-from marl_tune.errors import ConfigError
+from marl_tune.config.compose import compose
+from marl_tune.config.errors import ConfigError
 from marl_tune.minibatches import minibatches, steps_of
 from marl_tune.policy_map import PolicyMap
 from marl_tune.ppo_loss import PpoSettings, ppo_loss

@@ -15,7 +15,7 @@ from envs.contract import ContractError, check_world
 from envs.pettingzoo import Pettingzoo
 from envs.world import agents_per_step
 from marl_tune.build import algorithm_config
-from marl_tune.errors import ConfigError
+from marl_tune.config.errors import ConfigError
 from marl_tune.sequence_starts import SEQUENCE_STARTS
 from marl_tune.validate import check_trial
 

@@ -8,7 +8,7 @@ import pytest
 
 from envs.world import agents_per_step
 from marl_tune.build import algorithm_config, build_world
-from marl_tune.config import compose
+from marl_tune.config.compose import compose
 from marl_tune.schema import RoleConfig, SharingConfig
 from marl_tune.schema_critic import SharedCriticConfig
 

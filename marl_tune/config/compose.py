@@ -23,12 +23,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from marl_tune import groups
-from marl_tune.config_errors import translate
-from marl_tune.convert import field_types, from_dict, to_dict
-from marl_tune.errors import ConfigError, invalid
+from marl_tune.config import registry
+from marl_tune.config.convert import field_types, from_dict, to_dict
+from marl_tune.config.errors import ConfigError, invalid
+from marl_tune.config.hydra_errors import translate
+from marl_tune.config.search_space import normalise
 from marl_tune.schema import SweepConfig
-from marl_tune.space import normalise
 
 __all__ = ["compose", "from_dict", "to_dict", "to_sweep"]
 
@@ -79,7 +79,7 @@ def compose(words: list[str]) -> list[SweepConfig]:
 def to_sweep(cfg: DictConfig) -> SweepConfig:
     """The composed config as dataclasses. Refuses a group whose file did not name its schema: Hydra then let any key
     and any type pass."""
-    for group in groups.GROUPS:
+    for group in registry.GROUPS:
         _check_typed(group, OmegaConf.select(cfg, group))
     data = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(data, dict)
@@ -92,8 +92,8 @@ def to_sweep(cfg: DictConfig) -> SweepConfig:
 def _check_typed(group: str, option: Any) -> None:
     """Refuse a group that is absent, that its file left untyped, or whose `name` was changed to another option's."""
     if not isinstance(option, DictConfig) or "name" not in option:
-        raise invalid(group, f"be one of {', '.join(groups.options(group))}", option)
-    schema, composed = _typed_for_hydra(groups.schema(group, option.name)), OmegaConf.get_type(option)
+        raise invalid(group, f"be one of {', '.join(registry.options(group))}", option)
+    schema, composed = _typed_for_hydra(registry.schema(group, option.name)), OmegaConf.get_type(option)
     if composed is schema:
         return
     if dataclasses.is_dataclass(composed):
@@ -105,7 +105,7 @@ def _check_typed(group: str, option: Any) -> None:
 
 def _with_group_options(sweep: SweepConfig) -> SweepConfig:
     """Compose every other option of a group that `space` searches, with the same words, for trials to swap to."""
-    for group in groups.SWAPPABLE:
+    for group in registry.SWAPPABLE:
         entry = sweep.space.get(group)
         if not isinstance(entry, dict):
             continue
@@ -132,10 +132,10 @@ def _register() -> None:
     """Tell Hydra the schemas: of each group's option as schema/<group>/<option>, of the whole as sweep_schema."""
     store = ConfigStore.instance()
     store.store(name="sweep_schema", node={key: MISSING for key in field_types(SweepConfig) if key != "group_options"})
-    for group in groups.GROUPS:
-        for name in groups.options(group):
+    for group in registry.GROUPS:
+        for name in registry.options(group):
             folder, _, stem = f"schema/{group}/{name}".rpartition("/")  # an option may lie in a folder: mpe/simple_tag
-            store.store(group=folder, name=stem, node=_typed_for_hydra(groups.schema(group, name)))
+            store.store(group=folder, name=stem, node=_typed_for_hydra(registry.schema(group, name)))
 
 
 @cache

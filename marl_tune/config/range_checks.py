@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from marl_tune.errors import invalid
+from marl_tune.config.errors import invalid
 
 
 def at_least(key: str, value: float | None, low: float) -> None:

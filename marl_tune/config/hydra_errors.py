@@ -10,9 +10,9 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
 
-from marl_tune.errors import ConfigError, unknown
-from marl_tune.groups import GROUPS, options
-from marl_tune.help import described
+from marl_tune.config.errors import ConfigError, unknown
+from marl_tune.config.help import described
+from marl_tune.config.registry import GROUPS, options
 
 RULES = {
     "Float": "be a number",

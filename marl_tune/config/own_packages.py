@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from marl_tune.errors import ConfigError
+from marl_tune.config.errors import ConfigError
 
 PACKAGES = ("marl_tune", "envs", "modules", "conf")
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from marl_tune.errors import invalid, unknown
+from marl_tune.config.errors import invalid, unknown
 
 KINDS = ("uniform", "loguniform", "quniform", "randint", "choice", "grid")
 

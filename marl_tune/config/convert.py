@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from marl_tune import groups
-from marl_tune.errors import ConfigError, invalid, unknown
+from marl_tune.config import registry
+from marl_tune.config.errors import ConfigError, invalid, unknown
 from marl_tune.schema import SweepConfig
 
 
@@ -23,7 +23,7 @@ def to_dict(sweep: SweepConfig) -> dict[str, Any]:
 def from_dict(data: Mapping[str, Any]) -> SweepConfig:
     """The sweep that `data` holds, with every type, range and key checked; `ConfigError` where one is wrong."""
     plain = dict(data)
-    for group in groups.GROUPS:
+    for group in registry.GROUPS:
         if group in plain:
             plain[group] = build_option(group, plain[group])
     plain["group_options"] = {
@@ -37,7 +37,7 @@ def build_option(group: str, data: Any) -> Any:
     """The dataclass of a group's option; which one, its `name` says."""
     if not isinstance(data, Mapping) or "name" not in data:
         raise invalid(group, "be one option of the group, with its name", data)
-    return build(groups.schema(group, data["name"]), data, group)
+    return build(registry.schema(group, data["name"]), data, group)
 
 
 def build(kind: Any, value: Any, key: str) -> Any:

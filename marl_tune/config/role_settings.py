@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 from envs.hierarchy import MANAGER
-from marl_tune.convert import build
-from marl_tune.errors import ConfigError, invalid
+from marl_tune.config.convert import build
+from marl_tune.config.errors import ConfigError, invalid
 from marl_tune.policy_folder import find_policy
 from marl_tune.schema import PpoConfig, RoleConfig, SweepConfig
 from marl_tune.schema_hierarchy import HierarchicalConfig

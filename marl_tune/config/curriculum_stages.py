@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from envs.curriculum import curriculum_of, merged, world_itself
-from marl_tune.convert import build
+from marl_tune.config.convert import build
+from marl_tune.config.errors import ConfigError, invalid
 from marl_tune.curriculum import OF_THE_WORLD_ITSELF
-from marl_tune.errors import ConfigError, invalid
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_critic import SharedCriticConfig
 from marl_tune.sharing import CRITIC

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import envs
 import modules
-from marl_tune.errors import unknown
+from marl_tune.config.errors import unknown
 from marl_tune.schema import ClusterConfig, LoggerConfig, PpoConfig, SharingConfig
 from marl_tune.schema_critic import MappoConfig, SharedCriticConfig
 from marl_tune.schema_hierarchy import HierarchicalConfig

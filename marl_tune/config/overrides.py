@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from envs.curriculum import curriculum_of
-from marl_tune.convert import build, field_types
-from marl_tune.errors import ConfigError, invalid, suggestion, unknown
-from marl_tune.groups import SWAPPABLE
-from marl_tune.roles import LEARNING, role_algorithms, role_modules
+from marl_tune.config.convert import build, field_types
+from marl_tune.config.errors import ConfigError, invalid, suggestion, unknown
+from marl_tune.config.registry import SWAPPABLE
+from marl_tune.config.role_settings import LEARNING, role_algorithms, role_modules
 from marl_tune.schema import SweepConfig
 from marl_tune.schema_hierarchy import HierarchicalConfig
 
