@@ -22,9 +22,9 @@ from benchmarks.throughput import train
 from benchmarks.works import WORKS
 from marl_tune import cluster
 from marl_tune.build import build_policy_map, build_world, module_specs
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.policy import Policies
 from marl_tune.rollout import Rollout
-from marl_tune.schema import SweepConfig
 
 ANTS, WORLDS = (10, 50, 200), (1, 32, 256)
 MINIBATCH = 2000  # agent-steps

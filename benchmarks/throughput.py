@@ -24,7 +24,7 @@ from benchmarks.phases import Phases
 from benchmarks.works import WORKS
 from marl_tune import cluster
 from marl_tune.config import convert
-from marl_tune.schema import SweepConfig
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.trial import Trial
 
 

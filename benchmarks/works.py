@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from marl_tune.schema import SweepConfig
+    from marl_tune.config.schema.sweep import SweepConfig
 
 
 @dataclass(frozen=True)

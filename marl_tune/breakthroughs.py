@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from marl_tune.schema import BreakthroughConfig
+from marl_tune.config.schema.sweep import BreakthroughConfig
 
 TEAM = "team"  # who has the sum of all agents' returns
 EVENTS = "breakthrough_events"  # key of a result with the breakthroughs of its episodes; absent where there are none

@@ -17,6 +17,10 @@ import modules
 from envs.hierarchy import MANAGER
 from envs.world import DirectionTokens, World, agents_per_step
 from marl_tune.config.role_settings import LEARNING, role_algorithms, role_modules
+from marl_tune.config.schema.algorithm import critic_settings
+from marl_tune.config.schema.self_play import VersusConfig
+from marl_tune.config.schema.sharing import HierarchicalConfig, SharedCriticConfig
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_budget import counted_batch, fragment_length
 from marl_tune.config.trial_resources import runner_cpus
 from marl_tune.critic_loss import CriticSettings
@@ -33,10 +37,6 @@ from marl_tune.learner import (
 )
 from marl_tune.policy_map import PolicyMap
 from marl_tune.rllib_runner import RllibEnvRunner
-from marl_tune.schema import SweepConfig
-from marl_tune.schema_critic import SharedCriticConfig, critic_settings
-from marl_tune.schema_hierarchy import HierarchicalConfig
-from marl_tune.schema_self_play import VersusConfig
 from marl_tune.sharing import CRITIC, module_of_agents
 from marl_tune.sides import learners_of, matchmaker
 from modules.central_critic import CentralCritic

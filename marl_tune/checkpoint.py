@@ -25,8 +25,8 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from marl_tune.config import convert
 from marl_tune.config.errors import ConfigError, OtherVersion, invalid
+from marl_tune.config.schema.sweep import CheckpointConfig, SweepConfig
 from marl_tune.policy_folder import CONFIG, POLICY, TRAINING, find_policy
-from marl_tune.schema import CheckpointConfig, SweepConfig
 
 
 def retention(rules: CheckpointConfig) -> tune.CheckpointConfig:

@@ -4,8 +4,8 @@ import envs
 from envs.hierarchy import Goals, Hierarchy
 from envs.world import World
 from marl_tune.config.errors import ConfigError
-from marl_tune.schema import SweepConfig
-from marl_tune.schema_hierarchy import HierarchicalConfig
+from marl_tune.config.schema.sharing import HierarchicalConfig
+from marl_tune.config.schema.sweep import SweepConfig
 
 
 def make_world(sweep: SweepConfig, num_envs: int = 1) -> World:

@@ -15,9 +15,9 @@ from typing import Protocol
 
 import numpy as np
 
+from marl_tune.config.schema.self_play import LeagueConfig, SelfPlayConfig, VersusConfig
 from marl_tune.matchmaking import Table, prioritised
 from marl_tune.pool import UNTRAINED, Pool
-from marl_tune.schema_self_play import LeagueConfig, SelfPlayConfig, VersusConfig
 from marl_tune.sides import LEAGUE_EXPLOITER, MAIN, MAIN_AGENT, MAIN_EXPLOITER, learners_of
 
 TOO_STRONG = 0.3  # a main agent that wins less against another one, or an exploiter, goes back to the other's past

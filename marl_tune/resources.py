@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 from marl_tune.config.errors import ConfigError
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_resources import Resources, env_workers, trial_resources
-from marl_tune.schema import SweepConfig
 
 
 def machine_resources() -> Resources:

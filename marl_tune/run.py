@@ -13,6 +13,7 @@ import yaml
 from marl_tune import cluster
 from marl_tune.config import convert
 from marl_tune.config.errors import invalid
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import parse, trial_count
 from marl_tune.config.trial_resources import trial_resources
 from marl_tune.imports import uncollected
@@ -20,7 +21,6 @@ from marl_tune.manifest import begin_manifest
 from marl_tune.quiet import quiet_ray
 from marl_tune.resources import check_cluster, machine_resources
 from marl_tune.results import RunFolder, RunHeldError, as_typed, write_text
-from marl_tune.schema import SweepConfig
 
 EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 130}
 

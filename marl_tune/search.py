@@ -14,11 +14,11 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
+from marl_tune.config.schema.search import AshaConfig, OptunaConfig, PbtConfig, PopulationConfig
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import Distribution
 from marl_tune.config.trial_budget import asha_max_t
 from marl_tune.population import Pbt
-from marl_tune.schema import SweepConfig
-from marl_tune.schema_search import AshaConfig, OptunaConfig, PbtConfig, PopulationConfig
 
 STUDY_FILE = "optuna.db"
 JSON = "json:"  # marks a choice that is no plain value

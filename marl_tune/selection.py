@@ -17,11 +17,11 @@ import envs
 from marl_tune import checkpoint
 from marl_tune.callbacks import flat_metrics
 from marl_tune.config import convert
+from marl_tune.config.schema.self_play import has_opponents
+from marl_tune.config.schema.sweep import SelectionConfig, SweepConfig
 from marl_tune.curriculum import ranking_stage
 from marl_tune.evaluation import Evaluation, evaluate_checkpoint, play
 from marl_tune.results import RunFolder, write_json, write_text
-from marl_tune.schema import SelectionConfig, SweepConfig
-from marl_tune.self_play import has_opponents
 from marl_tune.statistics import bootstrap_ci, iqm, separation
 from marl_tune.tournament import describe_games, lead, play_tournament
 

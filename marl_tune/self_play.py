@@ -15,11 +15,11 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 
 from envs.world import World
 from marl_tune.build import build_policy_map, build_world, module_specs
+from marl_tune.config.schema.self_play import VersusConfig
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.league import Freeze, scheme
 from marl_tune.pool import UNTRAINED, Pool
 from marl_tune.ratings import Games
-from marl_tune.schema import SweepConfig
-from marl_tune.schema_self_play import VersusConfig
 from marl_tune.shared_pool import SharedPool, Weights
 from marl_tune.sides import learners_of, slots_of
 
@@ -146,11 +146,6 @@ class SelfPlay:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from an earlier `get_state`, the weights being back already; a clone takes its donor's ratings."""
         self.pool.set_state(state)
-
-
-def has_opponents(sweep: SweepConfig) -> bool:
-    """Whether learners play against each other and frozen copies."""
-    return isinstance(sweep.sharing, VersusConfig)
 
 
 def table_of(result: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from envs.world import AgentGroup
 from marl_tune.config.errors import ConfigError
-from marl_tune.schema import SharingConfig
-from marl_tune.schema_critic import SharedCriticConfig
+from marl_tune.config.schema.sharing import SharedCriticConfig, SharingConfig
 from marl_tune.sides import first_match, versus
 
 SHARED = "shared"

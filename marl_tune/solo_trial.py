@@ -19,8 +19,8 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from marl_tune import checkpoint
 from marl_tune.config import convert
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.results import RunFolder
-from marl_tune.schema import SweepConfig
 from marl_tune.trial import Trial
 
 STATE = "state.json"

@@ -15,12 +15,12 @@ import numpy as np
 from envs.world import AgentGroup, World
 from marl_tune import checkpoint
 from marl_tune.build import build_world
+from marl_tune.config.schema.self_play import VersusConfig
+from marl_tune.config.schema.sweep import SelectionConfig, SweepConfig
 from marl_tune.evaluation import Evaluation, PolicyPlayer, load_modules, play_many
 from marl_tune.policy import Policies
 from marl_tune.policy_map import PolicyMap
 from marl_tune.ratings import results_of, returns_of
-from marl_tune.schema import SelectionConfig, SweepConfig
-from marl_tune.schema_self_play import VersusConfig
 from marl_tune.sides import learners_of, sides_of, slots_of
 from marl_tune.statistics import bootstrap_mean_ci, iqm, resampled_means
 

@@ -27,6 +27,8 @@ from marl_tune.build import algorithm_config
 from marl_tune.callbacks import flat_metrics
 from marl_tune.config import convert, overrides
 from marl_tune.config.curriculum_stages import stage_sweeps
+from marl_tune.config.schema.self_play import has_opponents
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_budget import last_agent_step, num_copies
 from marl_tune.curriculum import COPY, CURRICULUM, STAGE_CHANGE, Curriculum, values_of_episodes
 from marl_tune.env_runner import (
@@ -39,8 +41,7 @@ from marl_tune.env_runner import (
 )
 from marl_tune.evaluation import evaluate_modules
 from marl_tune.games import GAMES
-from marl_tune.schema import SweepConfig
-from marl_tune.self_play import SelfPlay, has_opponents
+from marl_tune.self_play import SelfPlay
 from marl_tune.shared_pool import SharedPool
 from marl_tune.train_batch import INTRINSIC_REWARD_MEAN
 

@@ -18,13 +18,13 @@ from marl_tune.callbacks import SweepCallback
 from marl_tune.checkpoint import retention
 from marl_tune.config import convert
 from marl_tune.config.errors import ConfigError
+from marl_tune.config.schema.search import PopulationConfig
+from marl_tune.config.schema.self_play import has_opponents
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import parse
 from marl_tune.config.trial_resources import own_cpus, runner_cpus
 from marl_tune.results import TUNE_STATE, RunFolder
-from marl_tune.schema import SweepConfig
-from marl_tune.schema_search import PopulationConfig
 from marl_tune.search import SearchPlan, plan, seed_everything
-from marl_tune.self_play import has_opponents
 from marl_tune.stopping import SweepStopper
 from marl_tune.trial import Trial
 from marl_tune.tune_controller import keeping_processes

@@ -11,16 +11,16 @@ from marl_tune.breakthroughs import COUNT, FREQUENCY
 from marl_tune.config.curriculum_stages import check_stages
 from marl_tune.config.errors import ConfigError, invalid
 from marl_tune.config.role_settings import check_roles, role_modules
+from marl_tune.config.schema.search import AshaConfig, PopulationConfig
+from marl_tune.config.schema.sharing import HierarchicalConfig
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import parse
 from marl_tune.config.trial_budget import asha_max_t, counted_batch, last_agent_step, max_iterations, num_copies
 from marl_tune.resources import check_cluster, machine_resources
-from marl_tune.schema import SweepConfig
-from marl_tune.schema_critic import check_critic
-from marl_tune.schema_hierarchy import HierarchicalConfig
-from marl_tune.schema_search import AshaConfig, PopulationConfig
 from marl_tune.validate_communication import check_communication
 from marl_tune.validate_self_play import check_self_play
 from marl_tune.validate_space import check_space
+from marl_tune.validation.sharing import check_critic
 from marl_tune.world_facts import policy_map_of, world_facts
 from modules.schemas import ImageFields, SharedEncoderConfig, check_image
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from marl_tune.config.errors import invalid
 from marl_tune.config.role_settings import role_modules
-from marl_tune.schema import SharingConfig, SweepConfig
-from marl_tune.schema_hierarchy import HierarchicalConfig
-from marl_tune.schema_self_play import VersusConfig
+from marl_tune.config.schema.self_play import VersusConfig
+from marl_tune.config.schema.sharing import HierarchicalConfig, SharingConfig
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.world_facts import policy_map_of, world_facts
 from modules.schemas import CommunicationFields
 

@@ -9,9 +9,9 @@ from marl_tune.config.convert import field_types
 from marl_tune.config.errors import ConfigError, invalid, unknown
 from marl_tune.config.overrides import apply, is_live, trial_keys
 from marl_tune.config.registry import SWAPPABLE
+from marl_tune.config.schema.search import PopulationConfig
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import Distribution, parse
-from marl_tune.schema import SweepConfig
-from marl_tune.schema_search import PopulationConfig
 
 FULL_PRODUCT = 256  # combinations up to which all are tried; beyond, each value and each pair of ends
 

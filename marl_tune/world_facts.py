@@ -8,10 +8,10 @@ import gymnasium as gym
 
 from envs.world import AgentGroup, agents_per_step
 from marl_tune.config.errors import ConfigError
+from marl_tune.config.schema.sharing import HierarchicalConfig
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.hierarchy import make_world
 from marl_tune.policy_map import PolicyMap
-from marl_tune.schema import SweepConfig
-from marl_tune.schema_hierarchy import HierarchicalConfig
 from marl_tune.sharing import module_of_agents
 
 

@@ -8,7 +8,7 @@ os.environ.setdefault("WANDB_MODE", "offline")
 import pytest
 
 from marl_tune.config.compose import compose
-from marl_tune.schema import SweepConfig
+from marl_tune.config.schema.sweep import SweepConfig
 
 # Files whose tests run whole sweeps. Processes begin with them, so that none is left with a long one at the end.
 LONG = ("test_run.py", "test_solo.py", "test_trial.py", "test_wandb.py", "test_cluster.py", "test_learner.py")

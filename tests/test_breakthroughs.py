@@ -17,9 +17,9 @@ from marl_tune.callbacks import ProgressCsv, SweepCallback, flat_metrics
 from marl_tune.config.compose import compose
 from marl_tune.config.convert import from_dict, to_dict
 from marl_tune.config.errors import ConfigError
+from marl_tune.config.schema.sweep import BreakthroughConfig
 from marl_tune.results import BreakthroughRecord, RunFolder
 from marl_tune.run import run
-from marl_tune.schema import BreakthroughConfig
 
 RULES = BreakthroughConfig(window=50, deviations=5.0, min_episodes=100)
 EAGER = ("breakthroughs.window=2", "breakthroughs.deviations=0.01", "breakthroughs.min_episodes=4")

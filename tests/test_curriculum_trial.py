@@ -14,6 +14,7 @@ from probes import learner_of as learner
 from marl_tune.breakthroughs import BreakthroughDetector
 from marl_tune.build import algorithm_config
 from marl_tune.config.curriculum_stages import stage_sweeps
+from marl_tune.config.schema.sweep import BreakthroughConfig
 from marl_tune.config.search_space import Distribution
 from marl_tune.curriculum import STAGE, STAGE_CHANGE
 from marl_tune.population import Pbt
@@ -22,7 +23,6 @@ from marl_tune.report_charts import Curve
 from marl_tune.report_stages import stage_lines
 from marl_tune.results import RunFolder
 from marl_tune.run import run
-from marl_tune.schema import BreakthroughConfig
 from marl_tune.trial import Trial, only_live_changes
 
 # Each stage is left after its first iteration: 5 episodes end in it, and no return is as low as that.

@@ -17,9 +17,9 @@ from marl_tune.build import algorithm_config, build_policy_map, build_world, mod
 from marl_tune.config.compose import compose, from_dict, to_dict
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.overrides import apply
+from marl_tune.config.schema.sharing import SharingConfig
 from marl_tune.evaluation import evaluate_modules
 from marl_tune.plan import plan_lines
-from marl_tune.schema import SharingConfig
 from marl_tune.validate import check_trial, validate
 
 ON = ("sharing=hierarchical", "sharing.interval=3")

@@ -12,12 +12,12 @@ from envs.world import AgentGroup
 from marl_tune.__main__ import main
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
+from marl_tune.config.schema.sharing import SharingConfig
 from marl_tune.league import Freeze, PastSelves
 from marl_tune.matchmaking import Matchmaker, prioritised
 from marl_tune.policy_map import Assignment, PolicyMap
 from marl_tune.pool import UNTRAINED
 from marl_tune.ratings import DECAY, Games, Payoff, expected_score
-from marl_tune.schema import SharingConfig
 from marl_tune.sides import matchmaker, sides_of, versus
 from marl_tune.validate_self_play import check_self_play
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from marl_tune.schema import PlateauConfig, StopConfig
+from marl_tune.config.schema.sweep import PlateauConfig, StopConfig
 from marl_tune.stopping import SweepStopper
 
 

@@ -9,8 +9,7 @@ import pytest
 from envs.world import agents_per_step
 from marl_tune.build import algorithm_config, build_world
 from marl_tune.config.compose import compose
-from marl_tune.schema import RoleConfig, SharingConfig
-from marl_tune.schema_critic import SharedCriticConfig
+from marl_tune.config.schema.sharing import RoleConfig, SharedCriticConfig, SharingConfig
 
 ENV = Path(__file__).resolve().parent.parent / "conf" / "env"
 PICKED = sorted(path.relative_to(ENV).with_suffix("").as_posix() for path in ENV.rglob("*.yaml"))

@@ -27,8 +27,8 @@ from marl_tune.config import registry
 from marl_tune.config.convert import field_types, from_dict, to_dict
 from marl_tune.config.errors import ConfigError, invalid
 from marl_tune.config.hydra_errors import translate
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import normalise
-from marl_tune.schema import SweepConfig
 
 __all__ = ["compose", "from_dict", "to_dict", "to_sweep"]
 

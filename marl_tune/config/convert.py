@@ -12,7 +12,7 @@ from typing import Any
 
 from marl_tune.config import registry
 from marl_tune.config.errors import ConfigError, invalid, unknown
-from marl_tune.schema import SweepConfig
+from marl_tune.config.schema.sweep import SweepConfig
 
 
 def to_dict(sweep: SweepConfig) -> dict[str, Any]:

@@ -24,7 +24,7 @@ Hyper-parameter sweeps in multi-agent reinforcement learning. Choose an option o
 
 TAIL = """Keys of no group:
   name seed space evaluation breakthroughs checkpoint stop selection results_dir resume dry_run
-Meaning, unit and range of every key: marl_tune/schema.py, envs/, modules/schemas.py
+Meaning, unit and range of every key: marl_tune/config/schema/sweep.py, envs/, modules/schemas.py
 Exit codes: 0 all trials finished; 1 a trial failed; 2 a setting is wrong; 130 interrupted
 More flags (completion of a shell, search path): --hydra-help"""
 

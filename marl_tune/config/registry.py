@@ -8,11 +8,12 @@ from collections.abc import Mapping
 import envs
 import modules
 from marl_tune.config.errors import unknown
-from marl_tune.schema import ClusterConfig, LoggerConfig, PpoConfig, SharingConfig
-from marl_tune.schema_critic import MappoConfig, SharedCriticConfig
-from marl_tune.schema_hierarchy import HierarchicalConfig
-from marl_tune.schema_search import AshaConfig, OptunaConfig, Pb2Config, PbtConfig, SearchConfig
-from marl_tune.schema_self_play import LeagueConfig, SelfPlayConfig
+from marl_tune.config.schema.algorithm import MappoConfig, PpoConfig
+from marl_tune.config.schema.cluster import ClusterConfig
+from marl_tune.config.schema.logger import LoggerConfig
+from marl_tune.config.schema.search import AshaConfig, OptunaConfig, Pb2Config, PbtConfig, SearchConfig
+from marl_tune.config.schema.self_play import LeagueConfig, SelfPlayConfig
+from marl_tune.config.schema.sharing import HierarchicalConfig, SharedCriticConfig, SharingConfig
 
 OPTIONS: Mapping[str, Mapping[str, type]] = {
     "sharing": {

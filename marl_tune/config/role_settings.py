@@ -6,9 +6,10 @@ from typing import Any
 from envs.hierarchy import MANAGER
 from marl_tune.config.convert import build
 from marl_tune.config.errors import ConfigError, invalid
+from marl_tune.config.schema.algorithm import PpoConfig
+from marl_tune.config.schema.sharing import HierarchicalConfig, RoleConfig
+from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.policy_folder import find_policy
-from marl_tune.schema import PpoConfig, RoleConfig, SweepConfig
-from marl_tune.schema_hierarchy import HierarchicalConfig
 from modules.schemas import SharedEncoderConfig
 
 LEARNING = tuple(

@@ -2,8 +2,8 @@
 
 import math
 
-from marl_tune.schema import SweepConfig
-from marl_tune.schema_search import AshaConfig
+from marl_tune.config.schema.search import AshaConfig
+from marl_tune.config.schema.sweep import SweepConfig
 
 
 def num_copies(sweep: SweepConfig) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from marl_tune.schema import SweepConfig
+from marl_tune.config.schema.sweep import SweepConfig
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
 """The settings of `sharing=self_play` and `sharing=league`: learners that play against frozen copies of themselves."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import ClassVar
 
 from marl_tune.config.errors import invalid
 from marl_tune.config.range_checks import above, at_least, one_of, within, word
-from marl_tune.schema import SharingConfig
+from marl_tune.config.schema.sharing import SharingConfig
+from marl_tune.config.schema.sweep import SweepConfig
 
 ELO = "self_play/elo"  # key of a result: the first learner's rating
 
@@ -120,3 +123,8 @@ class LeagueConfig(VersusConfig):
         at_least("sharing.league_exploiters", self.league_exploiters, 0)
         within("sharing.reset", self.reset, 0, 1)
         at_least("sharing.games", self.games, 1)
+
+
+def has_opponents(sweep: SweepConfig) -> bool:
+    """Whether learners play against each other and frozen copies."""
+    return isinstance(sweep.sharing, VersusConfig)

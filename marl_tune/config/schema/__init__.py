@@ -1,0 +1,1 @@
+"""The dataclasses of every key, one file a group of `conf/`."""

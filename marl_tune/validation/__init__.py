@@ -1,0 +1,1 @@
+"""Rules over several settings, checked before anything starts; each a `ConfigError` with key, value and rule."""
