@@ -15,19 +15,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from marl_tune import checkpoint
 from marl_tune.build import build_policy_map, build_world
 from marl_tune.evaluation import load_modules
 from marl_tune.policy import Policies
-from marl_tune.policy_folder import find_policy
 from marl_tune.quiet import quiet_ray
+from marl_tune.results import checkpoint_files
+from marl_tune.results.checkpoint_folder import find_policy
 
 CARRYING, TO_TARGET = 2, slice(7, 9)  # of an ant's observation
 
 
 def observations_of(folder: Path, episodes: int, seed: int) -> tuple[np.ndarray, object]:
     """(rows, 9) observations that the policy meets when it plays as it was trained, and its module."""
-    sweep = checkpoint.load_sweep(folder)
+    sweep = checkpoint_files.load_sweep(folder)
     modules = load_modules(folder, sweep)
     world = build_world(sweep, episodes)
     policies = Policies(modules, build_policy_map(sweep, world), episodes)

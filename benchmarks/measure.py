@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.works import Work
-from marl_tune.manifest import cpu_model, git_state, memory_bytes, package_versions
+from marl_tune.results.manifest import cpu_model, git_state, memory_bytes, package_versions
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository
 

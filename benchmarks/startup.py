@@ -17,7 +17,7 @@ from benchmarks.command import parser, positive, show
 from benchmarks.measure import clock, spread
 from benchmarks.processes import CommandError, last_line, started
 from benchmarks.works import WORKS, Work
-from marl_tune.manifest import package_versions
+from marl_tune.results.manifest import package_versions
 
 TIMEOUT_S = 180.0  # of one command, to its end
 LOOK_S = 0.02  # between two looks for the row

@@ -9,9 +9,11 @@ from typing import Any
 
 from ray.tune.experiment import Trial
 
-from marl_tune.breakthroughs import EVENTS
-from marl_tune.callbacks import ROW, SweepCallback
-from marl_tune.results import BreakthroughRecord, RunFolder, read_csv
+from marl_tune.results.callback import SweepCallback
+from marl_tune.results.files import read_csv
+from marl_tune.results.metrics import EVENTS, ROW
+from marl_tune.results.records import BreakthroughRecord
+from marl_tune.results.run_folder import RunFolder
 
 
 class BreakthroughNews(SweepCallback):

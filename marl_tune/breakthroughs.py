@@ -31,10 +31,8 @@ from typing import Any
 import numpy as np
 
 from marl_tune.config.schema.sweep import BreakthroughConfig
+from marl_tune.results.metrics import COUNT, FREQUENCY, TEAM
 
-TEAM = "team"  # who has the sum of all agents' returns
-EVENTS = "breakthrough_events"  # key of a result with the breakthroughs of its episodes; absent where there are none
-COUNT, FREQUENCY = "breakthroughs", "breakthrough_frequency"
 ROUNDING = 1e-9  # share of the largest return that says nothing
 ARRAYS = ("last", "age", "climbing", "mean", "squares")  # of the detector, saved and restored
 

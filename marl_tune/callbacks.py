@@ -6,91 +6,19 @@ numbers the rows.
 
 from __future__ import annotations
 
-import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from marl_tune.breakthroughs import EVENTS
-from marl_tune.curriculum import STAGE_CHANGE
-from marl_tune.results import LineageRecord, RunFolder, csv_text, read_csv, write_text
+from marl_tune.results.callback import SweepCallback
+from marl_tune.results.files import csv_text, read_csv, write_text
+from marl_tune.results.metrics import ROW, flat_metrics
+from marl_tune.results.records import LineageRecord
+from marl_tune.results.run_folder import RunFolder
 
-ROW = "row"  # key under which a result carries its number; see ProgressCsv
 FIRST_COLUMNS = ("trial", ROW, "iteration", "env_steps", "agent_steps")
-RENAMED = {"training_iteration": "iteration"}
-BOOKKEEPING = {  # what Tune adds to a result that measures nothing
-    *("config", "done", "should_checkpoint", "checkpoint_dir_name", "timesteps_total", "episodes_total", ROW, EVENTS),
-    STAGE_CHANGE,
-    *("trial_id", "trial_name", "experiment_id", "experiment_tag", "date", "timestamp", "pid", "hostname", "node_ip"),
-    *("time_since_restore", "iterations_since_restore", "timesteps_since_restore"),
-}
-
-
-class SweepCallback(Callback):
-    """A Tune callback that also hears of exploits and breakthroughs, which Tune itself does not announce."""
-
-    def on_exploit(
-        self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, Any], new: Mapping[str, Any]
-    ) -> None:
-        """Called by the scheduler when `trial_id` is overwritten with a copy of `donor_id`.
-
-        Args:
-            iteration: training iteration of the newest result of `trial_id`. It may not have been announced by
-                `on_trial_result` yet: Tune asks the scheduler first.
-            old, new: dotted key -> value of `trial_id` before, and from now on.
-        """
-
-    def on_breakthrough(
-        self, trial_id: str, iteration: int, who: str, level: float, baseline: float, deviation: float
-    ) -> None:
-        """Called when a return of `trial_id` rises further than chance explains; see `marl_tune.breakthroughs`.
-
-        All callbacks have heard of the result by then. A trial that is restored after a crash may tell of it again.
-
-        Args:
-            who: team, or the agent's id.
-            level, baseline: mean return of the newest window of episodes, and of those before it.
-            deviation: standard deviation of that difference.
-        """
-
-
-def flat_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a result by their names in every log: nested keys joined by "/", Tune's bookkeeping left out."""
-    metrics: dict[str, float] = {}
-    for key, value in result.items():
-        if key not in BOOKKEEPING:
-            _flatten(RENAMED.get(key, key), value, metrics)
-    return metrics
-
-
-def _flatten(name: str, value: Any, metrics: dict[str, float]) -> None:
-    if isinstance(value, Mapping):
-        for key, entry in value.items():
-            _flatten(f"{name}/{key}", entry, metrics)
-    elif isinstance(value, bool | numbers.Integral):
-        metrics[name] = int(value)
-    elif isinstance(value, numbers.Real):
-        metrics[name] = float(value)
-    elif hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # an array or tensor that holds one number
-        metrics[name] = float(value.item())
-
-
-def searched(trial: Trial, keys: Sequence[str]) -> dict[str, Any]:
-    """The values that `trial` has of the searched dotted `keys`."""
-    return {key: trial.config[key] for key in keys if key in trial.config}
-
-
-def error_line(trial: Trial) -> str | None:
-    """The last line of the error that stopped `trial`, such as "ValueError: …"; None when it has not failed."""
-    try:
-        text = str(trial.get_error() or "")
-    except OSError:  # the trial's folder is on a machine that is gone
-        return "its error file cannot be read"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else None
 
 
 @dataclass

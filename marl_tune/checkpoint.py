@@ -10,23 +10,19 @@ None of them names a class or a module of ours: they are plain types, arrays and
 from __future__ import annotations
 
 import json
-import pickle
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from marl_tune.config import convert
-from marl_tune.config.errors import ConfigError, OtherVersion, invalid
+from marl_tune.config.errors import invalid
 from marl_tune.config.schema.sweep import CheckpointConfig, SweepConfig
-from marl_tune.policy_folder import CONFIG, POLICY, TRAINING, find_policy
+from marl_tune.results.checkpoint_files import load_weights, save_whole
+from marl_tune.results.checkpoint_folder import CONFIG, POLICY, TRAINING, find_policy
 
 
 def retention(rules: CheckpointConfig) -> tune.CheckpointConfig:
@@ -45,46 +41,13 @@ def save(folder: Path, sweep: SweepConfig, algorithm: Algorithm, counters: dict[
     folder.mkdir(parents=True, exist_ok=True)
     state = algorithm.learner_group.get_state(components=COMPONENT_LEARNER)[COMPONENT_LEARNER]
     (folder / CONFIG).write_text(json.dumps(convert.to_dict(sweep), indent=2) + "\n")
-    _write(state[COMPONENT_RL_MODULE], folder / POLICY)
+    save_whole(state[COMPONENT_RL_MODULE], folder / POLICY)
     training = {
         "optimizer": state[COMPONENT_OPTIMIZER],
         "rollouts": algorithm.env_runner_group.foreach_env_runner(lambda runner: runner.get_rollout_state()),
         "counters": counters,
     }
-    _write(training, folder / TRAINING)
-
-
-def _write(value: Any, path: Path) -> None:
-    # torch's default, protocol 2, writes NumPy's arrays as text: half as long again, in time and in size.
-    torch.save(value, path, pickle_protocol=pickle.HIGHEST_PROTOCOL)
-
-
-@contextmanager
-def reading(folder: Path) -> Iterator[None]:
-    """Makes of any failure to take in what a checkpoint holds, but that a file is not there, an `OtherVersion`."""
-    try:
-        yield
-    except (ConfigError, OSError):
-        raise
-    except Exception as error:
-        reason = "".join(traceback.format_exception_only(error)).strip()
-        what = f"the checkpoint {str(folder)!r} cannot be read"
-        raise OtherVersion(f"{what}: it was written by another version, or is damaged ({reason})") from error
-
-
-def _read(folder: Path, name: str) -> Any:
-    with reading(folder):
-        return torch.load(folder / name, weights_only=False)
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether all files of a checkpoint are there."""
-    return all((folder / name).is_file() for name in (CONFIG, POLICY, TRAINING))
-
-
-def read_training(folder: Path) -> dict[str, Any]:
-    """What training goes on from: the optimizer's state, where sampling stands, and `counters`."""
-    return _read(folder, TRAINING)
+    save_whole(training, folder / TRAINING)
 
 
 def load(folder: Path, training: dict[str, Any], algorithm: Algorithm, trial_id: str) -> None:
@@ -142,13 +105,3 @@ def _acting_weights(algorithm: Algorithm) -> dict[str, Any]:
     rl_module = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
     state = algorithm.learner_group.get_state(components=rl_module, inference_only=True)
     return state[COMPONENT_LEARNER][COMPONENT_RL_MODULE]
-
-
-def load_weights(folder: Path) -> dict[str, Any]:
-    """Module id -> state of the module."""
-    return _read(folder, POLICY)
-
-
-def load_sweep(folder: Path) -> SweepConfig:
-    """The settings that the checkpoint was trained with."""
-    return convert.from_dict(json.loads((folder / CONFIG).read_text()))

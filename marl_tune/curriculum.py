@@ -16,12 +16,7 @@ import numpy as np
 
 from envs.curriculum import CurriculumConfig
 from marl_tune.config.errors import unknown
-
-CURRICULUM = "curriculum"  # key of a result that holds what `Curriculum.numbers` returns
-STAGE, STAGES_LEFT = "curriculum/stage", "curriculum/stages_left"  # two of these, by their names in every log
-COPY = "copy"  # beside the metrics of finished episodes: the number of each one's copy of the world
-STAGE_CHANGE = "stage_change"  # key of a result after which the stage changes: a `StageChange` as a dict
-OF_THE_WORLD_ITSELF = "evaluation/"  # metrics with this beginning are of the world itself, whatever the stage
+from marl_tune.results.metrics import COPY, OF_THE_WORLD_ITSELF
 
 
 @dataclass(frozen=True)
@@ -129,21 +124,3 @@ def values_of_episodes(
         measured = {*numbers, *(name for runner in finished for name in runner)}
         raise unknown("env.curriculum.metric", metric, measured - {COPY})
     return []
-
-
-def ranking_stage(numbers: Mapping[str, float], metric: str) -> int:
-    """The stage in which a result was scored, which comes before its score when results are compared.
-
-    Returns of different stages are returns of different worlds: a trial in a later stage is ahead of one in an earlier
-    stage, whatever their scores are. Only scores of an evaluation are of one world, and compared as they are.
-
-    Args:
-        numbers: the result, flat.
-        metric: the score's name in it.
-    """
-    return 0 if metric.startswith(OF_THE_WORLD_ITSELF) else int(numbers.get(STAGE, 0))
-
-
-def is_in_last_stage(numbers: Mapping[str, float], metric: str) -> bool:
-    """Whether a result's score is of the world itself."""
-    return metric.startswith(OF_THE_WORLD_ITSELF) or numbers.get(STAGES_LEFT, 0) == 0

@@ -49,22 +49,25 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from envs.world import StateUnavailable
-from marl_tune.curriculum import COPY
 from marl_tune.fragment import bring_to_host
-from marl_tune.games import GAMES, games_of
+from marl_tune.games import games_of
 from marl_tune.learner import MODULE_SETTINGS
 from marl_tune.matchmaking import Table
 from marl_tune.policy import Policies
 from marl_tune.policy_map import PolicyMap
+from marl_tune.results.metrics import (
+    COPY,
+    FINISHED_EPISODES,
+    FINISHED_RETURNS,
+    GAMES,
+    RETURN_MEAN_AGENT,
+    RETURN_SUM_TEAM,
+)
 from marl_tune.returns import group_returns
 from marl_tune.rollout import EpisodeRecord, Rollout
 from marl_tune.turn_rollout import TurnRollout
 
 WITH_STATE = "with_state"  # key of the env config: whether pieces carry the state of the world
-RETURN_MEAN_AGENT = "return_mean_agent"  # mean over agents of the extrinsic episode return
-RETURN_SUM_TEAM = "return_sum_team"  # sum over agents of it: RLlib's episode_return_mean
-FINISHED_RETURNS = "finished_returns"  # list of (number of the runner, (episodes, agents) returns), oldest first
-FINISHED_EPISODES = "finished_episodes"  # list of (number of the runner, name in a result -> (episodes,)), oldest first
 LIFETIME = "_lifetime"  # how RLlib's names of counts end that are never reset
 
 

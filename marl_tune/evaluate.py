@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from marl_tune.config.errors import ConfigError
-from marl_tune.policy_folder import find_policy
+from marl_tune.results import checkpoint_files
+from marl_tune.results.checkpoint_folder import find_policy
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -69,11 +70,10 @@ def evaluate(
     from marl_tune.quiet import quiet_ray
 
     quiet_ray()
-    from marl_tune import checkpoint
     from marl_tune.evaluation import evaluate_checkpoint
     from marl_tune.selection import describe
 
-    sweep = checkpoint.load_sweep(folder)
+    sweep = checkpoint_files.load_sweep(folder)
     rules = sweep.selection
     first = rules.seed if seed is None else seed
     count = rules.episodes if episodes is None else episodes

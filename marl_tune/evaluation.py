@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from envs.world import World
-from marl_tune import checkpoint
 from marl_tune.build import build_policy_map, build_world, module_specs
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.policy import Policies
+from marl_tune.results import checkpoint_files
 from marl_tune.returns import group_returns
 
 COPIES_AT_ONCE = 128  # bounds the memory of an evaluation; more copies bring no more speed
@@ -73,13 +73,13 @@ def load_modules(folder: Path, sweep: SweepConfig) -> dict[str, Any]:
     with build_world(sweep, 1) as world:
         policy_map = build_policy_map(sweep, world)
     module = module_specs(sweep, policy_map).build()
-    module.set_state(checkpoint.load_weights(folder))
+    module.set_state(checkpoint_files.load_weights(folder))
     return {module_id: part.eval() for module_id, part in module.items()}
 
 
 def evaluate_checkpoint(folder: Path, seeds: Sequence[int], explore: bool = False) -> Evaluation:
     """Plays one episode for each seed with the policy of a checkpoint folder."""
-    sweep = checkpoint.load_sweep(folder)
+    sweep = checkpoint_files.load_sweep(folder)
     return evaluate_modules(sweep, load_modules(folder, sweep), seeds, explore)
 
 

@@ -10,8 +10,6 @@ from marl_tune.policy_map import PolicyMap
 from marl_tune.ratings import Games, returns_of
 from marl_tune.rollout import EpisodeRecord
 
-GAMES = "finished_games"  # list of (number of the runner, Games), oldest first
-
 
 def games_of(records: Sequence[EpisodeRecord], policy_map: PolicyMap) -> Games:
     """The games among these episodes; left out are those in which a module was replaced by another one."""

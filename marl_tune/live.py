@@ -12,12 +12,18 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 from rich.live import Live
 
-from marl_tune.breakthroughs import TEAM
-from marl_tune.callbacks import SweepCallback, error_line, searched
-from marl_tune.curriculum import STAGE_CHANGE
-from marl_tune.formatting import format_count, format_duration, format_number, format_value, short_ids, short_keys
 from marl_tune.live_state import Budget, SweepState
 from marl_tune.live_table import STATUS_WORDS, SweepTable
+from marl_tune.results.callback import SweepCallback, error_line, searched
+from marl_tune.results.formatting import (
+    format_count,
+    format_duration,
+    format_number,
+    format_value,
+    short_ids,
+    short_keys,
+)
+from marl_tune.results.metrics import STAGE_CHANGE, TEAM
 
 REFRESH_S = 0.5  # least time between two drawings of the table
 IDLE_REFRESH_S = 1.0  # the clock goes on while nothing happens

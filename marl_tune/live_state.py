@@ -11,8 +11,8 @@ from typing import Any
 
 from ray.tune.experiment import Trial
 
-from marl_tune.callbacks import flat_metrics, searched
-from marl_tune.curriculum import STAGE, ranking_stage
+from marl_tune.results.callback import searched
+from marl_tune.results.metrics import STAGE, flat_metrics, ranking_stage
 
 SPEED_WINDOW_S = 60.0  # the speed is the mean of so many last seconds
 DONE = ("TERMINATED", "ERROR")

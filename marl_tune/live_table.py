@@ -11,8 +11,15 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from marl_tune.formatting import format_count, format_duration, format_number, format_value, short_ids, short_keys
 from marl_tune.live_state import SweepState, TrialView
+from marl_tune.results.formatting import (
+    format_count,
+    format_duration,
+    format_number,
+    format_value,
+    short_ids,
+    short_keys,
+)
 
 STATUS_STYLES = {"RUNNING": "cyan", "TERMINATED": "green", "ERROR": "bold red", "PAUSED": "dim", "PENDING": "dim"}
 STATUS_WORDS = {  # Tune's word -> ours

@@ -15,8 +15,10 @@ from ray.tune.experiment import Trial
 from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
 
-from marl_tune.callbacks import ROW, SweepCallback, flat_metrics, searched
-from marl_tune.results import RunFolder, as_cell, as_json
+from marl_tune.results.callback import SweepCallback, searched
+from marl_tune.results.files import as_cell, as_json
+from marl_tune.results.metrics import ROW, flat_metrics
+from marl_tune.results.run_folder import RunFolder
 
 FLUSH_S = 10  # seconds of rows that a crash may cost
 

@@ -20,9 +20,9 @@ from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint
 from ray.tune.schedulers import PopulationBasedTraining
 
-from marl_tune.callbacks import SweepCallback, flat_metrics
 from marl_tune.config.search_space import Distribution
-from marl_tune.curriculum import ranking_stage
+from marl_tune.results.callback import SweepCallback
+from marl_tune.results.metrics import flat_metrics, ranking_stage
 
 
 class Population:

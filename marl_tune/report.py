@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from marl_tune import report_charts as charts
-from marl_tune.formatting import (
+from marl_tune.report_compared import Setting, caveats, compare, mean_curves, note
+from marl_tune.report_data import ReportData, load
+from marl_tune.report_html import cell, folded, number_cell, table, wide
+from marl_tune.report_self_play import section as self_play_section
+from marl_tune.report_stages import stage_lines
+from marl_tune.results.files import as_cell, write_text
+from marl_tune.results.formatting import (
     format_count,
     format_duration,
     format_score,
@@ -24,12 +30,8 @@ from marl_tune.formatting import (
     short_ids,
     short_keys,
 )
-from marl_tune.report_compared import Setting, caveats, compare, mean_curves, note
-from marl_tune.report_data import ReportData, load
-from marl_tune.report_html import cell, folded, number_cell, table, wide
-from marl_tune.report_self_play import section as self_play_section
-from marl_tune.report_stages import stage_lines
-from marl_tune.results import RunFolder, TrialRecord, as_cell, write_text
+from marl_tune.results.records import TrialRecord
+from marl_tune.results.run_folder import RunFolder
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 SCALES = {"return_mean_agent": " (mean over agents)", "return_sum_team": " (sum over agents)"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from marl_tune.formatting import format_count, format_number
+from marl_tune.results.formatting import format_count, format_number
 
 WIDTH = 1080  # units of the picture; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 12, 44  # margins around the axes

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from marl_tune.formatting import format_value
 from marl_tune.report_charts import LINE_STYLES, Curve
 from marl_tune.report_data import ReportData
-from marl_tune.results import TrialRecord, as_json
+from marl_tune.results.files import as_json
+from marl_tune.results.formatting import format_value
+from marl_tune.results.records import TrialRecord
 
 LAST = 0.1  # share of a curve's agent-steps, at its end, whose mean is the final score
 UNEQUAL = 1.05  # settings that trained for this many times as many agent-steps as another are not at equal experience

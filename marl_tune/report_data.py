@@ -9,9 +9,11 @@ from typing import Any
 
 import yaml
 
-from marl_tune.curriculum import STAGE, ranking_stage
-from marl_tune.formatting import score_of
-from marl_tune.results import BreakthroughRecord, LineageRecord, RunFolder, TrialRecord, read_csv, read_json
+from marl_tune.results.files import read_csv, read_json
+from marl_tune.results.formatting import score_of
+from marl_tune.results.metrics import STAGE, ranking_stage
+from marl_tune.results.records import BreakthroughRecord, LineageRecord, TrialRecord
+from marl_tune.results.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

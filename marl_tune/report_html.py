@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from marl_tune.formatting import format_score
+from marl_tune.results.formatting import format_score
 
 WINNER_ROW = ' class="winner"'
 

@@ -7,10 +7,10 @@ from html import escape
 from typing import Any
 
 from marl_tune import report_charts as charts
-from marl_tune.config.schema.self_play import ELO
 from marl_tune.report_data import ReportData, curves_of
 from marl_tune.report_html import wide
-from marl_tune.results import read_csv, read_json
+from marl_tune.results.files import read_csv, read_json
+from marl_tune.results.metrics import ELO
 
 CELL, ROW, LEFT, TOP = 64, 34, 150, 74  # of the heat map
 

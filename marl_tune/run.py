@@ -17,10 +17,11 @@ from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import parse, trial_count
 from marl_tune.config.trial_resources import trial_resources
 from marl_tune.imports import uncollected
-from marl_tune.manifest import begin_manifest
 from marl_tune.quiet import quiet_ray
 from marl_tune.resources import check_cluster, machine_resources
-from marl_tune.results import RunFolder, RunHeldError, as_typed, write_text
+from marl_tune.results.files import write_text
+from marl_tune.results.manifest import begin_manifest
+from marl_tune.results.run_folder import RunFolder, RunHeldError, as_typed
 
 EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 130}
 

@@ -14,14 +14,14 @@ import numpy as np
 import yaml
 
 import envs
-from marl_tune import checkpoint
-from marl_tune.callbacks import flat_metrics
 from marl_tune.config import convert
 from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SelectionConfig, SweepConfig
-from marl_tune.curriculum import ranking_stage
 from marl_tune.evaluation import Evaluation, evaluate_checkpoint, play
-from marl_tune.results import RunFolder, write_json, write_text
+from marl_tune.results import checkpoint_files
+from marl_tune.results.files import write_json, write_text
+from marl_tune.results.metrics import flat_metrics, ranking_stage
+from marl_tune.results.run_folder import RunFolder
 from marl_tune.statistics import bootstrap_ci, iqm, separation
 from marl_tune.tournament import describe_games, lead, play_tournament
 
@@ -175,7 +175,7 @@ def _keep(winner: Candidate, run: RunFolder) -> SweepConfig:
     """Copies the winner into best/; returns the settings that it was trained with."""
     shutil.rmtree(run.best, ignore_errors=True)
     shutil.copytree(winner.folder, run.best_checkpoint)
-    trained = checkpoint.load_sweep(run.best_checkpoint)
+    trained = checkpoint_files.load_sweep(run.best_checkpoint)
     write_text(run.best_config, yaml.safe_dump(convert.to_dict(trained), sort_keys=False))
     return trained
 

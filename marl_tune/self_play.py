@@ -20,11 +20,9 @@ from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.league import Freeze, scheme
 from marl_tune.pool import UNTRAINED, Pool
 from marl_tune.ratings import Games
+from marl_tune.results.metrics import METRICS, TABLE
 from marl_tune.shared_pool import SharedPool, Weights
 from marl_tune.sides import learners_of, slots_of
-
-METRICS = "self_play"  # key of a result with the pool's numbers
-TABLE = "self_play_table"  # key of a result: list of one `Pool.table`, which logs of numbers pass over
 
 
 class SelfPlay:
@@ -146,9 +144,3 @@ class SelfPlay:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from an earlier `get_state`, the weights being back already; a clone takes its donor's ratings."""
         self.pool.set_state(state)
-
-
-def table_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The pool's table in a trial's result; None where there is none."""
-    tables: Sequence[dict[str, Any]] = result.get(TABLE, ())
-    return tables[0] if tables else None

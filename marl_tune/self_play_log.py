@@ -6,9 +6,10 @@ from typing import Any
 
 from ray.tune.experiment import Trial
 
-from marl_tune.callbacks import SweepCallback
-from marl_tune.results import RunFolder, read_json, write_json
-from marl_tune.self_play import table_of
+from marl_tune.results.callback import SweepCallback
+from marl_tune.results.files import read_json, write_json
+from marl_tune.results.metrics import table_of
+from marl_tune.results.run_folder import RunFolder
 
 
 class SelfPlayJson(SweepCallback):

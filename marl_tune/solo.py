@@ -20,11 +20,11 @@ from ray.tune.callback import CallbackList
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial as TuneTrial
 
-from marl_tune.callbacks import SweepCallback
-from marl_tune.checkpoint import reading
 from marl_tune.config.errors import OtherVersion
 from marl_tune.config.schema.sweep import SweepConfig
-from marl_tune.results import RunFolder
+from marl_tune.results.callback import SweepCallback
+from marl_tune.results.checkpoint_files import reading
+from marl_tune.results.run_folder import RunFolder
 from marl_tune.solo_trial import InProcess, Record
 from marl_tune.stopping import SweepStopper
 

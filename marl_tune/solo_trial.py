@@ -20,7 +20,8 @@ from ray.tune.experiment import Trial as TuneTrial
 from marl_tune import checkpoint
 from marl_tune.config import convert
 from marl_tune.config.schema.sweep import SweepConfig
-from marl_tune.results import RunFolder
+from marl_tune.results import checkpoint_files, checkpoint_folder
+from marl_tune.results.run_folder import RunFolder
 from marl_tune.trial import Trial
 
 STATE = "state.json"
@@ -78,10 +79,10 @@ class Record(TuneTrial):
         """
         known = None
         for place in sorted(self.folder.glob("checkpoint_*")):
-            if not checkpoint.is_whole(place) or not (place / STATE).is_file():
+            if not checkpoint_folder.is_whole(place) or not (place / STATE).is_file():
                 shutil.rmtree(place)  # a kill came while it was deleted
                 continue
-            with checkpoint.reading(place):
+            with checkpoint_files.reading(place):
                 state = json.loads((place / STATE).read_text())
                 self.storage.current_checkpoint_index = int(place.name.rsplit("_", 1)[-1]) - 1
                 self._add(place, state["result"])

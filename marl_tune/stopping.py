@@ -8,9 +8,8 @@ from typing import Any
 
 from ray.tune import Stopper
 
-from marl_tune.callbacks import flat_metrics
 from marl_tune.config.schema.sweep import PlateauConfig, StopConfig
-from marl_tune.curriculum import is_in_last_stage, ranking_stage
+from marl_tune.results.metrics import flat_metrics, is_in_last_stage, ranking_stage
 
 
 class SweepStopper(Stopper):

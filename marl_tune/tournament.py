@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from envs.world import AgentGroup, World
-from marl_tune import checkpoint
 from marl_tune.build import build_world
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sweep import SelectionConfig, SweepConfig
@@ -21,6 +20,7 @@ from marl_tune.evaluation import Evaluation, PolicyPlayer, load_modules, play_ma
 from marl_tune.policy import Policies
 from marl_tune.policy_map import PolicyMap
 from marl_tune.ratings import results_of, returns_of
+from marl_tune.results import checkpoint_files
 from marl_tune.sides import learners_of, sides_of, slots_of
 from marl_tune.statistics import bootstrap_mean_ci, iqm, resampled_means
 
@@ -74,13 +74,13 @@ def play_tournament(sweep: SweepConfig, folders: Sequence[Path]) -> list[Judged]
 
 def _main(folder: Path) -> Any:
     """The module of a checkpoint that is judged."""
-    sweep = checkpoint.load_sweep(folder)
+    sweep = checkpoint_files.load_sweep(folder)
     assert isinstance(sweep.sharing, VersusConfig)
     return load_modules(folder, sweep)[next(iter(learners_of(sweep.sharing)))]
 
 
 def _untrained(folder: Path) -> Any:
-    sweep = checkpoint.load_sweep(folder)
+    sweep = checkpoint_files.load_sweep(folder)
     assert isinstance(sweep.sharing, VersusConfig)
     return load_modules(folder, sweep)[slots_of(sweep.sharing)[0]]
 

@@ -22,6 +22,7 @@ from envs.trees import Array, joined, tree_map
 from marl_tune.central_values import CentralValues
 from marl_tune.fragment import data_of
 from marl_tune.policy import Arrays
+from marl_tune.results.metrics import INTRINSIC_REWARD_MEAN
 from marl_tune.sequence_starts import sequence_starts
 from marl_tune.sharing import CRITIC
 from marl_tune.team_rows import TeamRows
@@ -29,7 +30,6 @@ from modules.communication import TeamAPI
 from modules.curiosity import IntrinsicRewardAPI
 
 Batch = dict[str, Any]
-INTRINSIC_REWARD_MEAN = "intrinsic_reward_mean"  # logged: of an agent's step, weighted as it was learned from
 
 
 def generalized_advantages(

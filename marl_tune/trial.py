@@ -22,28 +22,32 @@ from ray.rllib.utils.metrics import (
 
 from envs.curriculum import curriculum_of
 from marl_tune import checkpoint, lean
-from marl_tune.breakthroughs import EVENTS, BreakthroughDetector
+from marl_tune.breakthroughs import BreakthroughDetector
 from marl_tune.build import algorithm_config
-from marl_tune.callbacks import flat_metrics
 from marl_tune.config import convert, overrides
 from marl_tune.config.curriculum_stages import stage_sweeps
 from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_budget import last_agent_step, num_copies
-from marl_tune.curriculum import COPY, CURRICULUM, STAGE_CHANGE, Curriculum, values_of_episodes
-from marl_tune.env_runner import (
+from marl_tune.curriculum import Curriculum, values_of_episodes
+from marl_tune.env_runner import by_runner, forget_world
+from marl_tune.evaluation import evaluate_modules
+from marl_tune.results import checkpoint_files
+from marl_tune.results.metrics import (
+    COPY,
+    CURRICULUM,
+    EVENTS,
     FINISHED_EPISODES,
     FINISHED_RETURNS,
+    GAMES,
+    INTRINSIC_REWARD_MEAN,
     RETURN_MEAN_AGENT,
     RETURN_SUM_TEAM,
-    by_runner,
-    forget_world,
+    STAGE_CHANGE,
+    flat_metrics,
 )
-from marl_tune.evaluation import evaluate_modules
-from marl_tune.games import GAMES
 from marl_tune.self_play import SelfPlay
 from marl_tune.shared_pool import SharedPool
-from marl_tune.train_batch import INTRINSIC_REWARD_MEAN
 
 
 class Trial(tune.Trainable):
@@ -273,8 +277,8 @@ class Trial(tune.Trainable):
             OtherVersion: for a checkpoint that this version cannot read.
         """
         folder = Path(checkpoint_dir)
-        training = checkpoint.read_training(folder)
-        with checkpoint.reading(folder):
+        training = checkpoint_files.read_training(folder)
+        with checkpoint_files.reading(folder):
             counters = training["counters"]
             self._curriculum = self._new_curriculum(counters.get("curriculum"))
         if self._fresh:
@@ -285,7 +289,7 @@ class Trial(tune.Trainable):
         else:
             self._enter_stage()
         self._breakthroughs = self._detector()
-        with checkpoint.reading(folder):
+        with checkpoint_files.reading(folder):
             checkpoint.load(folder, training, self._algorithm, self.trial_id)
             self._env_steps, self._agent_steps = counters["env_steps"], counters["agent_steps"]
             if self._breakthroughs is not None and "breakthroughs" in counters:

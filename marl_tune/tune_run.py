@@ -14,7 +14,6 @@ from ray.tune.tune import ResumeConfig
 from ray.tune.utils.serialization import _loads_with_cloudpickle
 
 from marl_tune import lean
-from marl_tune.callbacks import SweepCallback
 from marl_tune.checkpoint import retention
 from marl_tune.config import convert
 from marl_tune.config.errors import ConfigError
@@ -23,7 +22,8 @@ from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import parse
 from marl_tune.config.trial_resources import own_cpus, runner_cpus
-from marl_tune.results import TUNE_STATE, RunFolder
+from marl_tune.results.callback import SweepCallback
+from marl_tune.results.run_folder import TUNE_STATE, RunFolder
 from marl_tune.search import SearchPlan, plan, seed_everything
 from marl_tune.stopping import SweepStopper
 from marl_tune.trial import Trial

@@ -1,8 +1,9 @@
 """Rules of self-play and leagues over several settings; see `marl_tune.validate`."""
 
 from marl_tune.config.errors import invalid
-from marl_tune.config.schema.self_play import ELO, LeagueConfig, VersusConfig
+from marl_tune.config.schema.self_play import LeagueConfig, VersusConfig
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.results.metrics import ELO
 from marl_tune.sides import learners_of, sides_of
 from marl_tune.world_facts import world_facts
 from modules.schemas import SharedEncoderConfig

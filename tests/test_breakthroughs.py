@@ -12,13 +12,16 @@ import pytest
 
 from marl_tune import session
 from marl_tune.breakthrough_log import BreakthroughNews, BreakthroughsCsv
-from marl_tune.breakthroughs import COUNT, EVENTS, FREQUENCY, TEAM, Breakthrough, BreakthroughDetector
-from marl_tune.callbacks import ProgressCsv, SweepCallback, flat_metrics
+from marl_tune.breakthroughs import Breakthrough, BreakthroughDetector
+from marl_tune.callbacks import ProgressCsv
 from marl_tune.config.compose import compose
 from marl_tune.config.convert import from_dict, to_dict
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sweep import BreakthroughConfig
-from marl_tune.results import BreakthroughRecord, RunFolder
+from marl_tune.results.callback import SweepCallback
+from marl_tune.results.metrics import COUNT, EVENTS, FREQUENCY, TEAM, flat_metrics
+from marl_tune.results.records import BreakthroughRecord
+from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import run
 
 RULES = BreakthroughConfig(window=50, deviations=5.0, min_episodes=100)

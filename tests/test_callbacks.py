@@ -11,9 +11,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from marl_tune.callbacks import FIRST_COLUMNS, LineageCsv, ProgressCsv, error_line, flat_metrics, searched
+from marl_tune.callbacks import FIRST_COLUMNS, LineageCsv, ProgressCsv
 from marl_tune.logging_tensorboard import TensorboardCallback
-from marl_tune.results import RunFolder, read_csv
+from marl_tune.results.callback import error_line, searched
+from marl_tune.results.files import read_csv
+from marl_tune.results.metrics import flat_metrics
+from marl_tune.results.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import torch
 from envs import default_config, make_world, snapshots
 from envs.contract import sample_actions
 from marl_tune import session
-from marl_tune.callbacks import SweepCallback
 from marl_tune.config.errors import ConfigError
+from marl_tune.results.callback import SweepCallback
 from marl_tune.run import run
 from marl_tune.solo_trial import InProcess
 

@@ -16,12 +16,12 @@ from marl_tune.build import algorithm_config
 from marl_tune.config.curriculum_stages import stage_sweeps
 from marl_tune.config.schema.sweep import BreakthroughConfig
 from marl_tune.config.search_space import Distribution
-from marl_tune.curriculum import STAGE, STAGE_CHANGE
 from marl_tune.population import Pbt
 from marl_tune.population_pb2 import Pb2
 from marl_tune.report_charts import Curve
 from marl_tune.report_stages import stage_lines
-from marl_tune.results import RunFolder
+from marl_tune.results.metrics import STAGE, STAGE_CHANGE
+from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import run
 from marl_tune.trial import Trial, only_live_changes
 

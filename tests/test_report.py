@@ -9,19 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from marl_tune.manifest import begin_manifest, finish_manifest
 from marl_tune.report import main, render, write_report
 from marl_tune.report_charts import Axis, Curve, learning_curves, ticks
 from marl_tune.report_data import load
-from marl_tune.results import (
-    BreakthroughRecord,
-    LineageRecord,
-    RunFolder,
-    TrialRecord,
-    csv_text,
-    write_json,
-    write_text,
-)
+from marl_tune.results.files import csv_text, write_json, write_text
+from marl_tune.results.manifest import begin_manifest, finish_manifest
+from marl_tune.results.records import BreakthroughRecord, LineageRecord, TrialRecord
+from marl_tune.results.run_folder import RunFolder
 
 CONFIG = """\
 name: ant_colony

@@ -12,7 +12,8 @@ from marl_tune.report_charts import Curve, mean_curves, spread
 from marl_tune.report_compared import T_975, compare, mean_and_margin
 from marl_tune.report_compared import mean_curves as lines_of
 from marl_tune.report_data import ReportData
-from marl_tune.results import LineageRecord, RunFolder, TrialRecord
+from marl_tune.results.records import LineageRecord, TrialRecord
+from marl_tune.results.run_folder import RunFolder
 
 STEPS = {1: range(0, 1001, 100), 2: range(50, 1051, 100), 3: range(0, 1001, 250)}  # seed -> when it reported
 SLOPES = {"plasticity": (2.0, 2.2, 2.4), "mlp": (1.0, 1.2, 1.1), "cnn": (2.0, 2.5, 1.8)}  # of each seed, per 1000 steps

@@ -11,21 +11,11 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from marl_tune.formatting import format_count, format_duration, format_score, short_ids, short_keys
-from marl_tune.manifest import begin_manifest, finish_manifest, git_state
-from marl_tune.results import (
-    LineageRecord,
-    RunFolder,
-    RunHeldError,
-    TrialRecord,
-    as_cell,
-    from_cell,
-    plain,
-    read_csv,
-    read_json,
-    write_json,
-    write_text,
-)
+from marl_tune.results.files import as_cell, from_cell, plain, read_csv, read_json, write_json, write_text
+from marl_tune.results.formatting import format_count, format_duration, format_score, short_ids, short_keys
+from marl_tune.results.manifest import begin_manifest, finish_manifest, git_state
+from marl_tune.results.records import LineageRecord, TrialRecord
+from marl_tune.results.run_folder import RunFolder, RunHeldError
 
 NOON = datetime(2026, 11, 21, 12, 0, 0)
 
@@ -54,7 +44,7 @@ def test_a_run_is_held_by_one_process_at_a_time(folder):
     with folder.held():
         with pytest.raises(RunHeldError, match=f"process {os.getpid()} works on it"), RunFolder(folder.path).held():
             pass
-        ask = "import sys; from marl_tune.results import RunFolder; RunFolder.open(sys.argv[1]).held().__enter__()"
+        ask = "import sys, marl_tune.results.run_folder as f; f.RunFolder.open(sys.argv[1]).held().__enter__()"
         write_text(folder.config, "")
         other = subprocess.run([sys.executable, "-c", ask, str(folder.path)], capture_output=True, text=True)
         assert f"process {os.getpid()} works on it" in other.stderr

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from marl_tune import session
-from marl_tune.callbacks import SweepCallback
 from marl_tune.evaluate import evaluate
-from marl_tune.policy_folder import find_policy
-from marl_tune.results import RunFolder
+from marl_tune.results.callback import SweepCallback
+from marl_tune.results.checkpoint_folder import find_policy
+from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import run
 from marl_tune.validate import validate
 

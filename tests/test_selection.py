@@ -8,7 +8,8 @@ import pytest
 
 from marl_tune.build import build_world
 from marl_tune.evaluation import Evaluation, evaluate_modules, play
-from marl_tune.results import RunFolder, read_json
+from marl_tune.results.files import read_json
+from marl_tune.results.run_folder import RunFolder
 from marl_tune.selection import Candidate, Played, _separation, candidates, describe, ranked, select
 
 

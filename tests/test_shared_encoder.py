@@ -9,11 +9,11 @@ from probes import learner_of
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import ALL_MODULES
 
-from marl_tune import checkpoint
 from marl_tune.build import build_policy_map, build_world, module_specs
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.evaluation import evaluate_checkpoint
+from marl_tune.results import checkpoint_folder
 from marl_tune.validate import validate
 
 WORDS = ("module=shared_encoder", "sharing=independent", "env.n_agents=3")
@@ -72,7 +72,7 @@ def test_one_optimizer_trains_all(trial, tmp_path):
     (optimizer,) = learner_of(clone)._named_optimizers.values()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(5e-4)
     assert np.isfinite(evaluate_checkpoint(tmp_path / "here", range(2)).mean_agent).all()
-    assert checkpoint.is_whole(tmp_path / "here")
+    assert checkpoint_folder.is_whole(tmp_path / "here")
 
 
 BOARD = ["env=classic/tictactoe", "search.metric=self_play/elo"]

@@ -14,9 +14,9 @@ import pytest
 from ray._common.utils import binary_to_hex
 
 from marl_tune import checkpoint, session, solo, tune_run
-from marl_tune.callbacks import SweepCallback
 from marl_tune.config.errors import ConfigError
-from marl_tune.results import RunFolder
+from marl_tune.results.callback import SweepCallback
+from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import processes, run, trains_here
 from marl_tune.stopping import SweepStopper
 

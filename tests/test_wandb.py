@@ -16,8 +16,9 @@ from wandb.util import get_core_path
 
 from marl_tune.callbacks import LineageCsv, ProgressCsv
 from marl_tune.logging_wandb import WandbCallback, has_credentials, wandb_mode
-from marl_tune.manifest import begin_manifest
-from marl_tune.results import RunFolder, read_json
+from marl_tune.results.files import read_json
+from marl_tune.results.manifest import begin_manifest
+from marl_tune.results.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from benchmarks.measure import clock, spread
 from benchmarks.reference.hand_ppo import network
 from benchmarks.reference.worlds import parallel_env
 from benchmarks.works import WORKS, Work
-from marl_tune.manifest import package_versions
+from marl_tune.results.manifest import package_versions
 
 DRAWS = 997  # random actions that are drawn beforehand and gone through in turn
 

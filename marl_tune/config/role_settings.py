@@ -9,7 +9,7 @@ from marl_tune.config.errors import ConfigError, invalid
 from marl_tune.config.schema.algorithm import PpoConfig
 from marl_tune.config.schema.sharing import HierarchicalConfig, RoleConfig
 from marl_tune.config.schema.sweep import SweepConfig
-from marl_tune.policy_folder import find_policy
+from marl_tune.results.checkpoint_folder import find_policy
 from modules.schemas import SharedEncoderConfig
 
 LEARNING = tuple(

@@ -10,8 +10,6 @@ from marl_tune.config.range_checks import above, at_least, one_of, within, word
 from marl_tune.config.schema.sharing import SharingConfig
 from marl_tune.config.schema.sweep import SweepConfig
 
-ELO = "self_play/elo"  # key of a result: the first learner's rating
-
 
 @dataclass
 class VersusConfig(SharingConfig):

@@ -1,5 +1,7 @@
 """Which folder holds the policy that a path means."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from marl_tune.config.errors import invalid
@@ -24,3 +26,8 @@ def find_policy(path: str, key: str) -> Path:
         if (folder / POLICY).is_file() and (folder / CONFIG).is_file():
             return folder
     raise invalid(key, "be a run's folder with a best policy, its best/, or a checkpoint folder", path)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether all files of a checkpoint are there."""
+    return all((folder / name).is_file() for name in (CONFIG, POLICY, TRAINING))

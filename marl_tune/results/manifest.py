@@ -14,7 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from marl_tune.results import RunFolder, read_json, write_json
+from marl_tune.results.files import read_json, write_json
+from marl_tune.results.run_folder import RunFolder
 
 PACKAGES = (
     *("marl-tune", "ray", "torch", "gymnasium", "pettingzoo", "numpy", "scipy", "scikit-learn"),

@@ -8,62 +8,21 @@ is killed ever leaves or meets half a file. The one exception is progress.csv, w
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
-import io
 import json
-import math
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from marl_tune.results.files import as_cell, as_json, blank, from_cell, read_csv, write_csv, write_json
+from marl_tune.results.records import BreakthroughRecord, LineageRecord, TrialRecord
 
 TRIAL_COLUMNS = ("score", "iterations", "seconds", "env_steps", "agent_steps", "checkpoint", "error")
 TUNE_STATE = "experiment_state-*.json"  # in tune/: how Tune names its state of a sweep
 LINEAGE_COLUMNS = ("step", "from", "to", "old", "new")
 BREAKTHROUGH_COLUMNS = ("trial", "iteration", "who", "level", "baseline", "deviations")
-
-
-@dataclass
-class TrialRecord:
-    """How one trial ended: a row of trials.csv and an entry of summary.json."""
-
-    id: str  # Tune's id of the trial
-    status: str  # Tune's word: PENDING | RUNNING | PAUSED | TERMINATED | ERROR
-    overrides: dict[str, Any]  # dotted key -> value, as it can be typed on the command line
-    score: float | None = None  # search.metric of the last result; None: no result, or no episode ended
-    iterations: int = 0  # training iterations
-    seconds: float = 0.0  # time that the trial trained
-    env_steps: int = 0  # steps of the world, at least 0
-    agent_steps: int = 0  # the same, summed over agents
-    checkpoint: str | None = None  # newest checkpoint, relative to the run's folder
-    error: str | None = None  # last line of the error that ended the trial
-
-
-@dataclass(frozen=True)
-class LineageRecord:
-    """One exploit of population based training: `to` goes on from a copy of `source`, with changed settings."""
-
-    step: int  # training iteration that `to` had reached
-    source: str  # trial that was copied
-    to: str  # trial that was overwritten
-    old: dict[str, Any] = field(default_factory=dict)  # dotted key -> value of `to` before
-    new: dict[str, Any] = field(default_factory=dict)  # dotted key -> value of `to` from now on
-
-
-@dataclass(frozen=True)
-class BreakthroughRecord:
-    """One breakthrough: a row of breakthroughs.csv."""
-
-    trial: str  # in which it happened
-    iteration: int  # training iteration that it had reached
-    who: str  # team, or an agent's id
-    level: float  # mean return of the window that rose
-    baseline: float  # mean return of the episodes before
-    deviations: float  # their difference in standard deviations of such a difference; infinite where those are 0
 
 
 class RunHeldError(RuntimeError):
@@ -175,9 +134,9 @@ class RunFolder:
         rows = []
         for trial in trials:
             values = {key: as_cell(trial.overrides[key]) for key in keys if key in trial.overrides}
-            ends = {column: _blank(getattr(trial, column)) for column in TRIAL_COLUMNS}
+            ends = {column: blank(getattr(trial, column)) for column in TRIAL_COLUMNS}
             rows.append({"trial": trial.id, "status": trial.status, **values, **ends})
-        _write_csv(self.trials, ["trial", "status", *keys, *TRIAL_COLUMNS], rows)
+        write_csv(self.trials, ["trial", "status", *keys, *TRIAL_COLUMNS], rows)
 
     def read_trials(self) -> list[TrialRecord]:
         """The rows of trials.csv; empty when it was not written yet."""
@@ -217,7 +176,7 @@ class RunFolder:
             {"step": r.step, "from": r.source, "to": r.to, "old": as_json(r.old), "new": as_json(r.new)}
             for r in records
         ]
-        _write_csv(self.lineage, LINEAGE_COLUMNS, rows)
+        write_csv(self.lineage, LINEAGE_COLUMNS, rows)
 
     # -- breakthroughs ----------------------------------------------------------------------------------------------
 
@@ -238,7 +197,7 @@ class RunFolder:
     def write_breakthroughs(self, records: Sequence[BreakthroughRecord]) -> None:
         """Writes breakthroughs.csv: one row a breakthrough; no file where there is none."""
         if records:
-            _write_csv(self.breakthroughs, BREAKTHROUGH_COLUMNS, map(vars, records))
+            write_csv(self.breakthroughs, BREAKTHROUGH_COLUMNS, map(vars, records))
         else:
             self.breakthroughs.unlink(missing_ok=True)
 
@@ -283,97 +242,3 @@ class RunFolder:
 def as_typed(path: Path) -> str:
     """A path as a user types it from here."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Puts `text` into the file at `path`, whole or not at all; makes the folder when it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut can leave the new name with no content
-        os.chmod(temporary, 0o644)  # mkstemp's own mode keeps others from reading it
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as JSON that every reader takes: a number that is not finite becomes null."""
-    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; None when the file is missing."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def plain(value: Any) -> Any:
-    """`value` in JSON's own types: NumPy numbers and arrays, tuples and paths converted, NaN and infinity as None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(entry) for entry in value]
-    if hasattr(value, "tolist"):  # NumPy
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    return str(value)
-
-
-def as_json(value: Any) -> str:
-    """`value` as one line of JSON."""
-    return json.dumps(plain(value), ensure_ascii=False)
-
-
-def as_cell(value: Any) -> str:
-    """A setting as a cell of a table: a word as it is, else JSON, so that `from_cell` gives the same value back."""
-    if isinstance(value, str) and value != "":
-        try:
-            json.loads(value)
-        except ValueError:
-            return value
-    return as_json(value)
-
-
-def from_cell(cell: str) -> Any:
-    """The setting that `as_cell` wrote."""
-    try:
-        return json.loads(cell)
-    except ValueError:
-        return cell
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; empty when the file is missing. A last line that a crash cut off is left out."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        text = file.read()
-    whole = text[: text.rfind("\n") + 1]
-    return list(csv.DictReader(io.StringIO(whole, newline=""), restval=""))
-
-
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], header: bool = True) -> str:
-    """`rows` as CSV; a missing cell is empty."""
-    out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, fieldnames=list(columns), restval="", lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    write_text(path, csv_text(columns, rows))
-
-
-def _blank(value: Any) -> Any:
-    """A cell of trials.csv: nothing for what is unknown."""
-    return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value

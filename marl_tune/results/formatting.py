@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marl_tune.results import as_cell
+from marl_tune.results.files import as_cell
 
 
 def format_value(value: Any) -> str:
