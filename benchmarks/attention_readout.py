@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from marl_tune.build import build_policy_map, build_world
+from marl_tune.cluster.ray_quiet import quiet_ray
 from marl_tune.evaluation import load_modules
 from marl_tune.policy import Policies
-from marl_tune.quiet import quiet_ray
 from marl_tune.results import checkpoint_files
 from marl_tune.results.checkpoint_folder import find_policy
 

@@ -20,8 +20,8 @@ from benchmarks.command import limit_threads, number, parser, positive, show
 from benchmarks.measure import clock, machine, spread
 from benchmarks.throughput import train
 from benchmarks.works import WORKS
-from marl_tune import cluster
 from marl_tune.build import build_policy_map, build_world, module_specs
+from marl_tune.cluster import connect
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.policy import Policies
 from marl_tune.rollout import Rollout
@@ -99,7 +99,7 @@ def measure(whole: bool, repeats: int, threads: int) -> dict[str, Cells]:
     """What is measured -> µs of an agent-step."""
     parts = {"sampling_us": sampling_us} | ({"iteration_us": iteration_us} if whole else {})
     if whole:
-        cluster.connect(colony(ANTS[0], WORLDS[0], threads).cluster)
+        connect.connect(colony(ANTS[0], WORLDS[0], threads).cluster)
     try:
         return {
             name: {str(a): {str(w): part(colony(a, w, threads), repeats) for w in WORLDS} for a in ANTS}

@@ -22,7 +22,7 @@ from benchmarks.measure import Iteration, result
 from benchmarks.memory_meter import MemoryMeter
 from benchmarks.phases import Phases
 from benchmarks.works import WORKS
-from marl_tune import cluster
+from marl_tune.cluster import connect
 from marl_tune.config import convert
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.trial import Trial
@@ -71,7 +71,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     sweep = work.sweep(world, envs, **choices)
     limit_threads(arguments.threads)
     with MemoryMeter() as meter:
-        cluster.connect(sweep.cluster)  # RLlib asks for Ray's object store, even where one process does all the work
+        connect.connect(sweep.cluster)  # RLlib asks for Ray's object store, even where one process does all the work
         try:
             iterations = train(sweep, arguments.warmup, arguments.iterations)
         finally:

@@ -44,7 +44,7 @@ def _alone(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any],
 
 def _against(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], Show]:
     """Wins, draws and losses against a scripted player, and how they are shown."""
-    from marl_tune.quiet import quiet_ray
+    from marl_tune.cluster.ray_quiet import quiet_ray
 
     quiet_ray()
     from marl_tune.against import as_table, play_against
@@ -67,7 +67,7 @@ def evaluate(
     Returns:
         The numbers of `marl_tune.selection.describe`, with `checkpoint`, `metric`, `seed` and `explore`.
     """
-    from marl_tune.quiet import quiet_ray
+    from marl_tune.cluster.ray_quiet import quiet_ray
 
     quiet_ray()
     from marl_tune.evaluation import evaluate_checkpoint

@@ -17,7 +17,9 @@ from ray.rllib.core.columns import Columns
 from envs.curriculum import curriculum_of
 from envs.world import agents_per_step
 from marl_tune.build import algorithm_config, build_policy_map, build_world, trains
-from marl_tune.cluster import concurrent_trials
+from marl_tune.cluster.connect import concurrent_trials
+from marl_tune.cluster.machine import machine_resources
+from marl_tune.cluster.ray_quiet import quiet_ray
 from marl_tune.config import overrides
 from marl_tune.config.curriculum_stages import stage_sweeps
 from marl_tune.config.schema.sweep import SweepConfig
@@ -25,8 +27,6 @@ from marl_tune.config.search_space import Distribution, parse, trial_count
 from marl_tune.config.trial_budget import fragment_length, max_iterations, num_copies
 from marl_tune.config.trial_resources import Resources, trial_resources
 from marl_tune.policy import Policies
-from marl_tune.quiet import quiet_ray
-from marl_tune.resources import machine_resources
 from marl_tune.scheme import scheme_lines
 from marl_tune.sharing import CRITIC
 

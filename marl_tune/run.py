@@ -10,15 +10,15 @@ from collections.abc import Sequence
 
 import yaml
 
-from marl_tune import cluster
+from marl_tune.cluster import connect
+from marl_tune.cluster.fast_imports import uncollected
+from marl_tune.cluster.machine import check_cluster, machine_resources
+from marl_tune.cluster.ray_quiet import quiet_ray
 from marl_tune.config import convert
 from marl_tune.config.errors import invalid
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import parse, trial_count
 from marl_tune.config.trial_resources import trial_resources
-from marl_tune.imports import uncollected
-from marl_tune.quiet import quiet_ray
-from marl_tune.resources import check_cluster, machine_resources
 from marl_tune.results.files import write_text
 from marl_tune.results.manifest import begin_manifest
 from marl_tune.results.run_folder import RunFolder, RunHeldError, as_typed
@@ -46,8 +46,8 @@ def run(sweep: SweepConfig, command: Sequence[str]) -> int:
     quiet_ray()
     here = trains_here(sweep, folder)
     if processes(sweep, here) > 0:
-        cluster.connect(sweep.cluster, processes(sweep, here))
-        check_cluster(sweep, cluster.available(), "the cluster")
+        connect.connect(sweep.cluster, processes(sweep, here))
+        check_cluster(sweep, connect.available(), "the cluster")
     if folder is None:
         folder = RunFolder.create(sweep.results_dir, sweep.name)
         write_text(folder.config, yaml.safe_dump(convert.to_dict(sweep), sort_keys=False))
@@ -91,7 +91,7 @@ def processes(sweep: SweepConfig, here: bool) -> int:
     space = parse(sweep.space) if sweep.search.name != "none" else {}
     trials = min(
         trial_count(sweep.search.name, sweep.search.num_samples, space),
-        cluster.concurrent_trials(sweep, machine_resources()),
+        connect.concurrent_trials(sweep, machine_resources()),
     )
     return trials * (sweep.cluster.num_env_runners + sweep.cluster.num_learners + (0 if here else 1))
 

@@ -21,9 +21,10 @@ from ray.rllib.utils.metrics import (
 )
 
 from envs.curriculum import curriculum_of
-from marl_tune import checkpoint, lean
+from marl_tune import checkpoint
 from marl_tune.breakthroughs import BreakthroughDetector
 from marl_tune.build import algorithm_config
+from marl_tune.cluster import startup_patches
 from marl_tune.config import convert, overrides
 from marl_tune.config.curriculum_stages import stage_sweeps
 from marl_tune.config.schema.self_play import has_opponents
@@ -96,7 +97,7 @@ class Trial(tune.Trainable):
     def _build(self) -> None:
         """A new Algorithm from the wanted settings, in this process, in the present stage of their curriculum."""
         self._stop_algorithm()
-        lean.leave_out(compiles=self._wanted.cluster.torch_compile)
+        startup_patches.leave_out(compiles=self._wanted.cluster.torch_compile)
         torch.set_num_threads(self._wanted.cluster.torch_threads)
         staged = self._staged()
         self._algorithm = algorithm_config(staged).build_algo()

@@ -13,8 +13,9 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.tune import ResumeConfig
 from ray.tune.utils.serialization import _loads_with_cloudpickle
 
-from marl_tune import lean
 from marl_tune.checkpoint import retention
+from marl_tune.cluster import startup_patches
+from marl_tune.cluster.tune_controller import keeping_processes
 from marl_tune.config import convert
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.search import PopulationConfig
@@ -27,7 +28,6 @@ from marl_tune.results.run_folder import TUNE_STATE, RunFolder
 from marl_tune.search import SearchPlan, plan, seed_everything
 from marl_tune.stopping import SweepStopper
 from marl_tune.trial import Trial
-from marl_tune.tune_controller import keeping_processes
 
 
 def train(sweep: SweepConfig, run: RunFolder, callbacks: Sequence[SweepCallback]) -> tuple[list[TuneTrial], bool]:
@@ -38,7 +38,7 @@ def train(sweep: SweepConfig, run: RunFolder, callbacks: Sequence[SweepCallback]
     """
     if run.begun_by_tune:
         _check_state(run)
-    lean.take_ready_processes()
+    startup_patches.take_ready_processes()
     seed_everything(sweep.seed)
     parts = plan(sweep, parse(sweep.space), run.path)
     if hasattr(parts.scheduler, "listeners"):

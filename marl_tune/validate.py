@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium as gym
 
 from envs.hierarchy import FEATURES
+from marl_tune.cluster.machine import check_cluster, machine_resources
 from marl_tune.config.curriculum_stages import check_stages
 from marl_tune.config.errors import ConfigError, invalid
 from marl_tune.config.role_settings import check_roles, role_modules
@@ -15,7 +16,6 @@ from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import parse
 from marl_tune.config.trial_budget import asha_max_t, counted_batch, last_agent_step, max_iterations, num_copies
-from marl_tune.resources import check_cluster, machine_resources
 from marl_tune.results.metrics import COUNT, FREQUENCY
 from marl_tune.validate_communication import check_communication
 from marl_tune.validate_self_play import check_self_play

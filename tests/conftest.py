@@ -36,7 +36,7 @@ def ray_session():
     import ray
     import torch
 
-    from marl_tune.cluster import connect
+    from marl_tune.cluster.connect import connect
 
     torch.set_num_threads(1)
     connect(compose(["+experiment=debug", "cluster.num_cpus=2"])[0].cluster, processes=2)

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from marl_tune.cluster import concurrent_trials
+from marl_tune.cluster.connect import concurrent_trials
+from marl_tune.cluster.machine import check_cluster
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.trial_resources import Resources, trial_resources
-from marl_tune.resources import check_cluster
 from marl_tune.tune_run import placement
 
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled", "WANDB_MODE": "offline"}

@@ -10,7 +10,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.utils.object_cache import _ObjectCache
 
-from marl_tune.tune_controller import KeepingController, keeping_processes
+from marl_tune.cluster.tune_controller import KeepingController, keeping_processes
 
 SLOT = PlacementGroupFactory([{"CPU": 1}])
 

@@ -8,11 +8,11 @@ import socket
 
 import ray
 
+from marl_tune.cluster.ray_quiet import quiet_ray
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.cluster import ClusterConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_resources import Resources, trial_resources
-from marl_tune.quiet import quiet_ray
 
 
 def connect(cluster: ClusterConfig, processes: int = 0) -> None:
