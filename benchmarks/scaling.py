@@ -20,11 +20,12 @@ from benchmarks.command import limit_threads, number, parser, positive, show
 from benchmarks.measure import clock, machine, spread
 from benchmarks.throughput import train
 from benchmarks.works import WORKS
-from marl_tune.build import build_policy_map, build_world, module_specs
 from marl_tune.cluster import connect
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.policy import Policies
 from marl_tune.rollout import Rollout
+from marl_tune.sharing.module_specs import build_policy_map, module_specs
+from marl_tune.sharing.world import build_world
 
 ANTS, WORLDS = (10, 50, 200), (1, 32, 256)
 MINIBATCH = 2000  # agent-steps

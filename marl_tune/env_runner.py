@@ -51,10 +51,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from envs.world import StateUnavailable
 from marl_tune.fragment import bring_to_host
 from marl_tune.games import games_of
-from marl_tune.learner import MODULE_SETTINGS
-from marl_tune.matchmaking import Table
 from marl_tune.policy import Policies
-from marl_tune.policy_map import PolicyMap
 from marl_tune.results.metrics import (
     COPY,
     FINISHED_EPISODES,
@@ -65,6 +62,9 @@ from marl_tune.results.metrics import (
 )
 from marl_tune.returns import group_returns
 from marl_tune.rollout import EpisodeRecord, Rollout
+from marl_tune.sharing.matchmaking import Table
+from marl_tune.sharing.module_specs import MODULE_SETTINGS
+from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.turn_rollout import TurnRollout
 
 WITH_STATE = "with_state"  # key of the env config: whether pieces carry the state of the world

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from envs.world import World
-from marl_tune.build import build_policy_map, build_world, module_specs
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.policy import Policies
 from marl_tune.results import checkpoint_files
 from marl_tune.returns import group_returns
+from marl_tune.sharing.module_specs import build_policy_map, module_specs
+from marl_tune.sharing.world import build_world
 
 COPIES_AT_ONCE = 128  # bounds the memory of an evaluation; more copies bring no more speed
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from marl_tune.policy_map import PolicyMap
 from marl_tune.ratings import Games, returns_of
 from marl_tune.rollout import EpisodeRecord
+from marl_tune.sharing.policy_map import PolicyMap
 
 
 def games_of(records: Sequence[EpisodeRecord], policy_map: PolicyMap) -> Games:

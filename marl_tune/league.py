@@ -16,9 +16,9 @@ from typing import Protocol
 import numpy as np
 
 from marl_tune.config.schema.self_play import LeagueConfig, SelfPlayConfig, VersusConfig
-from marl_tune.matchmaking import Table, prioritised
 from marl_tune.pool import UNTRAINED, Pool
-from marl_tune.sides import LEAGUE_EXPLOITER, MAIN, MAIN_AGENT, MAIN_EXPLOITER, learners_of
+from marl_tune.sharing.game_sides import LEAGUE_EXPLOITER, MAIN, MAIN_AGENT, MAIN_EXPLOITER, learners_of
+from marl_tune.sharing.matchmaking import Table, prioritised
 
 TOO_STRONG = 0.3  # a main agent that wins less against another one, or an exploiter, goes back to the other's past
 FORGOTTEN = 0.7  # a past self against which a main agent wins less is practised again

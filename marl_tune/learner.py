@@ -25,7 +25,8 @@ from marl_tune.critic_loss import CriticSettings, critic_loss, learnable
 from marl_tune.gradients import GradientGroup, clip_and_check
 from marl_tune.minibatches import Batch, minibatches, steps_of
 from marl_tune.ppo_loss import PpoSettings, ppo_loss
-from marl_tune.sharing import CRITIC
+from marl_tune.sharing.module_specs import MODULE_SETTINGS
+from marl_tune.sharing.schemes import CRITIC
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 from modules.central_critic import CentralCritic
 from modules.communication import MESSAGE_NOISE
@@ -38,7 +39,6 @@ OPTIMIZER = "optimizer"  # Adam's settings
 PRECISION = "precision"  # float32 | bfloat16
 COMPILE = "compile"  # bool: compile the modules' forward pass in training
 REWARD_SCALE = "reward_scale"  # factor on rewards
-MODULE_SETTINGS = "module_settings"  # module id -> model config, whose live fields a running module takes over
 CENTRAL_CRITIC = "central_critic"  # CriticSettings; None where no critic is shared
 LOSS_COLUMNS = (
     Columns.OBS,

@@ -16,7 +16,7 @@ from ray.rllib.core.columns import Columns
 
 from envs.curriculum import curriculum_of
 from envs.world import agents_per_step
-from marl_tune.build import algorithm_config, build_policy_map, build_world, trains
+from marl_tune.build import algorithm_config
 from marl_tune.cluster.connect import concurrent_trials
 from marl_tune.cluster.machine import machine_resources
 from marl_tune.cluster.ray_quiet import quiet_ray
@@ -28,7 +28,9 @@ from marl_tune.config.trial_budget import fragment_length, max_iterations, num_c
 from marl_tune.config.trial_resources import Resources, trial_resources
 from marl_tune.policy import Policies
 from marl_tune.scheme import scheme_lines
-from marl_tune.sharing import CRITIC
+from marl_tune.sharing.module_specs import build_policy_map, trains
+from marl_tune.sharing.schemes import CRITIC
+from marl_tune.sharing.world import build_world
 
 
 def print_plan(sweep: SweepConfig) -> None:

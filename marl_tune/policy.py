@@ -16,7 +16,7 @@ from ray.rllib.utils.spaces.space_utils import unsquash_action
 from envs.trees import Array, joined, tree_map
 from envs.world import AgentGroup
 from marl_tune.draws import draw
-from marl_tune.policy_map import Assignment, Parts, PolicyMap, Seed
+from marl_tune.sharing.policy_map import Assignment, Parts, PolicyMap, Seed
 from marl_tune.team_rows import TeamOrder
 from modules.communication import TeamAPI
 

@@ -20,7 +20,7 @@ from envs.trees import Array, copied, tree_map
 from envs.world import Step, World
 from marl_tune.fragment import Fragment, Segment, new_episode_id
 from marl_tune.policy import Policies
-from marl_tune.policy_map import Seed
+from marl_tune.sharing.policy_map import Seed
 
 EPISODE_CHUNK = 32  # steps between two looks at which episodes have ended
 

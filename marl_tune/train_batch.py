@@ -24,7 +24,7 @@ from marl_tune.fragment import data_of
 from marl_tune.policy import Arrays
 from marl_tune.results.metrics import INTRINSIC_REWARD_MEAN
 from marl_tune.sequence_starts import sequence_starts
-from marl_tune.sharing import CRITIC
+from marl_tune.sharing.schemes import CRITIC
 from marl_tune.team_rows import TeamRows
 from modules.communication import TeamAPI
 from modules.curiosity import IntrinsicRewardAPI

@@ -11,8 +11,8 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from envs.world import World
 from marl_tune.decisions import Cut, GroupDecisions
 from marl_tune.policy import Policies
-from marl_tune.policy_map import Seed
 from marl_tune.rollout import Rollout
+from marl_tune.sharing.policy_map import Seed
 from marl_tune.turn_states import TurnStates
 
 

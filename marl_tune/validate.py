@@ -17,11 +17,11 @@ from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import parse
 from marl_tune.config.trial_budget import asha_max_t, counted_batch, last_agent_step, max_iterations, num_copies
 from marl_tune.results.metrics import COUNT, FREQUENCY
+from marl_tune.sharing.world_facts import policy_map_of, world_facts
 from marl_tune.validate_communication import check_communication
 from marl_tune.validate_self_play import check_self_play
 from marl_tune.validate_space import check_space
 from marl_tune.validation.sharing import check_critic
-from marl_tune.world_facts import policy_map_of, world_facts
 from modules.schemas import ImageFields, SharedEncoderConfig, check_image
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
 
-from marl_tune.build import build_policy_map, build_world, module_specs
 from marl_tune.policy import Policies
 from marl_tune.rollout import Rollout
+from marl_tune.sharing.module_specs import build_policy_map, module_specs
+from marl_tune.sharing.world import build_world
 from marl_tune.turn_rollout import TurnRollout
 
 

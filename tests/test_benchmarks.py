@@ -18,8 +18,8 @@ from benchmarks.reference.hand_ppo import HandWrittenPpo
 from benchmarks.reference.worlds import parallel_env
 from benchmarks.throughput import train
 from benchmarks.works import WORKS
-from marl_tune.build import build_world
 from marl_tune.config.trial_budget import fragment_length
+from marl_tune.sharing.world import build_world
 
 ROOT = Path(__file__).parent.parent
 CHOICES = [(work, world) for work in WORKS.values() for world in work.worlds]

@@ -10,9 +10,11 @@ from ray.rllib.core.columns import Columns
 from test_train_batch import by_definition
 
 from envs.ant_colony import AntColony
-from marl_tune.build import algorithm_config, build_policy_map, build_world, critic_specs
+from marl_tune.build import algorithm_config
 from marl_tune.critic_loss import CriticSettings, critic_loss, learnable
 from marl_tune.minibatches import minibatches
+from marl_tune.sharing.module_specs import build_policy_map, critic_specs
+from marl_tune.sharing.world import build_world
 from marl_tune.state_rows import STATE_ROWS
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 from modules.central_critic import CentralCritic

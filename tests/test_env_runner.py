@@ -15,9 +15,10 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from envs import default_config
-from marl_tune.build import algorithm_config, module_specs
+from marl_tune.build import algorithm_config
 from marl_tune.env_runner import BatchedEnvRunner
 from marl_tune.rllib_runner import RllibEnvRunner
+from marl_tune.sharing.module_specs import module_specs
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 
 pytestmark = pytest.mark.usefixtures("ray_session")

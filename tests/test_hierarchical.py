@@ -13,13 +13,15 @@ from probes import learner_of
 from envs.world import agents_per_step
 from marl_tune import selection
 from marl_tune.__main__ import main
-from marl_tune.build import algorithm_config, build_policy_map, build_world, module_configs, module_specs
+from marl_tune.build import algorithm_config
 from marl_tune.config.compose import compose, from_dict, to_dict
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.overrides import apply
 from marl_tune.config.schema.sharing import SharingConfig
 from marl_tune.evaluation import evaluate_modules
 from marl_tune.plan import plan_lines
+from marl_tune.sharing.module_specs import build_policy_map, module_configs, module_specs
+from marl_tune.sharing.world import build_world
 from marl_tune.validate import check_trial, validate
 
 ON = ("sharing=hierarchical", "sharing.interval=3")

@@ -14,10 +14,10 @@ from ray.rllib.core.columns import Columns
 from envs.contract import check_world, sample_actions
 from envs.hierarchy import Goals, Hierarchy
 from envs.world import AgentGroup, Step, World
-from marl_tune.build import build_world
 from marl_tune.config.compose import compose
 from marl_tune.config.schema.sharing import SharingConfig
 from marl_tune.sequence_starts import SEQUENCE_STARTS
+from marl_tune.sharing.world import build_world
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 
 TEAM, VECTOR = {"manager": "team"}, {"goals": None, "goal_dim": 2}

@@ -3,9 +3,11 @@
 import pytest
 
 from marl_tune.__main__ import main
-from marl_tune.build import algorithm_config, build_policy_map, build_world
-from marl_tune.policy_map import PolicyMap
+from marl_tune.build import algorithm_config
 from marl_tune.scheme import folded, scheme_lines
+from marl_tune.sharing.module_specs import build_policy_map
+from marl_tune.sharing.policy_map import PolicyMap
+from marl_tune.sharing.world import build_world
 
 
 def lines_of(sweep, change=None, policy_map=None):

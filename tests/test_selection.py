@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from marl_tune.build import build_world
 from marl_tune.evaluation import Evaluation, evaluate_modules, play
 from marl_tune.results.files import read_json
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.selection import Candidate, Played, _separation, candidates, describe, ranked, select
+from marl_tune.sharing.world import build_world
 
 
 def tune_trial(trial_id, saved):
@@ -108,7 +108,7 @@ def test_every_seed_is_played_once_from_its_own_start(tiny):
 def test_sampled_play_is_repeatable_and_leaves_the_generator_alone(tiny):
     import torch
 
-    from marl_tune.build import build_policy_map, module_specs
+    from marl_tune.sharing.module_specs import build_policy_map, module_specs
 
     sweep = tiny()
     modules = dict(module_specs(sweep, build_policy_map(sweep, build_world(sweep, 1))).build().items())

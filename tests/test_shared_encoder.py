@@ -9,11 +9,12 @@ from probes import learner_of
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import ALL_MODULES
 
-from marl_tune.build import build_policy_map, build_world, module_specs
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.evaluation import evaluate_checkpoint
 from marl_tune.results import checkpoint_folder
+from marl_tune.sharing.module_specs import build_policy_map, module_specs
+from marl_tune.sharing.world import build_world
 from marl_tune.validate import validate
 
 WORDS = ("module=shared_encoder", "sharing=independent", "env.n_agents=3")

@@ -11,9 +11,9 @@ from marl_tune.build import algorithm_config
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.minibatches import minibatches, steps_of
-from marl_tune.policy_map import PolicyMap
 from marl_tune.ppo_loss import PpoSettings, ppo_loss
 from marl_tune.rollout import Rollout
+from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.team_rows import TeamOrder, TeamRows
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.validate import validate

@@ -12,8 +12,8 @@ from marl_tune.config.errors import ConfigError, invalid
 from marl_tune.config.schema.sharing import SharedCriticConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.results.metrics import OF_THE_WORLD_ITSELF
-from marl_tune.sharing import CRITIC
-from marl_tune.world_facts import policy_map_of, world_facts
+from marl_tune.sharing.schemes import CRITIC
+from marl_tune.sharing.world_facts import policy_map_of, world_facts
 from modules.schemas import CommunicationFields
 
 KINDS = ("observation space", "action space", "number of agents")  # what a module's weights, or its rows, depend on

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.world import AgentGroup
-from marl_tune.matchmaking import Matchmaker
+from marl_tune.sharing.matchmaking import Matchmaker
 
 Parts = list[tuple[str, np.ndarray | None]]  # group, and places among its B N agents, copy by copy; None: all of them
 Seed = int | list[int] | None  # of a generator; None: a fresh one

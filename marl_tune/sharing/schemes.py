@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from envs.world import AgentGroup
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sharing import SharedCriticConfig, SharingConfig
-from marl_tune.sides import first_match, versus
+from marl_tune.sharing.game_sides import first_match, versus
 
 SHARED = "shared"
 CRITIC = "critic"  # id of the module that values for all agents under shared_critic, and acts for none

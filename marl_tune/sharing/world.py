@@ -1,4 +1,6 @@
-"""Where `sharing=hierarchical` meets the world: the sweep's world, with managers where the sharing scheme has them."""
+"""The sweep's world, with what its sharing scheme adds to it: managers under `sharing=hierarchical`."""
+
+from __future__ import annotations
 
 import envs
 from envs.hierarchy import Goals, Hierarchy
@@ -8,7 +10,7 @@ from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
 
 
-def make_world(sweep: SweepConfig, num_envs: int = 1) -> World:
+def build_world(sweep: SweepConfig, num_envs: int = 1) -> World:
     """B copies of the sweep's world.
 
     Raises:

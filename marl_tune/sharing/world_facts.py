@@ -10,9 +10,9 @@ from envs.world import AgentGroup, agents_per_step
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
-from marl_tune.hierarchy import make_world
-from marl_tune.policy_map import PolicyMap
-from marl_tune.sharing import module_of_agents
+from marl_tune.sharing.policy_map import PolicyMap
+from marl_tune.sharing.schemes import module_of_agents
+from marl_tune.sharing.world import build_world
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def world_facts(sweep: SweepConfig) -> WorldFacts:
     key = repr(sweep.env) + managers
     if key not in _KNOWN:
         try:
-            with make_world(sweep) as world:
+            with build_world(sweep) as world:
                 takes_turns, each_step = world.acting is not None, agents_per_step(world)
                 _KNOWN[key] = WorldFacts(world.groups, world.state_space, each_step, takes_turns, world.least_acting)
         except ConfigError:

@@ -9,7 +9,7 @@ from envs.world import AgentGroup
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.self_play import LeagueConfig, SelfPlayConfig, VersusConfig
 from marl_tune.config.schema.sharing import SharingConfig
-from marl_tune.matchmaking import Matchmaker
+from marl_tune.sharing.matchmaking import Matchmaker
 
 MAIN = "main"  # the learner under self-play
 MAIN_AGENT, MAIN_EXPLOITER, LEAGUE_EXPLOITER = "main", "main_exploiter", "league_exploiter"  # kinds of a league
