@@ -17,9 +17,9 @@ import torch
 
 from marl_tune.cluster.ray_quiet import quiet_ray
 from marl_tune.evaluation import load_modules
-from marl_tune.policy import Policies
 from marl_tune.results import checkpoint_files
 from marl_tune.results.checkpoint_folder import find_policy
+from marl_tune.sampling.policies import Policies
 from marl_tune.sharing.module_specs import build_policy_map
 from marl_tune.sharing.world import build_world
 

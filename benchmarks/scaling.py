@@ -22,8 +22,8 @@ from benchmarks.throughput import train
 from benchmarks.works import WORKS
 from marl_tune.cluster import connect
 from marl_tune.config.schema.sweep import SweepConfig
-from marl_tune.policy import Policies
-from marl_tune.rollout import Rollout
+from marl_tune.sampling.policies import Policies
+from marl_tune.sampling.rollout import Rollout
 from marl_tune.sharing.module_specs import build_policy_map, module_specs
 from marl_tune.sharing.world import build_world
 

@@ -14,8 +14,8 @@ from marl_tune.config.errors import ConfigError, unknown
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.evaluation import PolicyPlayer, load_modules, play_many, policy_player
-from marl_tune.ratings import results_of, returns_of
 from marl_tune.results import checkpoint_files
+from marl_tune.sampling.games import results_of, returns_of
 from marl_tune.sharing.game_sides import sides_of
 from marl_tune.sharing.world import build_world
 from marl_tune.statistics import bootstrap_mean_ci, wilson_interval

@@ -18,9 +18,9 @@ from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_budget import counted_batch, fragment_length
 from marl_tune.config.trial_resources import runner_cpus
 from marl_tune.critic_loss import CriticSettings
-from marl_tune.env_runner import WITH_STATE, BatchedEnvRunner
 from marl_tune.learner import CENTRAL_CRITIC, COMPILE, OPTIMIZER, PRECISION, REWARD_SCALE, MarlPPOLearner
-from marl_tune.rllib_runner import RllibEnvRunner
+from marl_tune.sampling.env_runner import WITH_STATE, BatchedEnvRunner
+from marl_tune.sampling.rllib_env_runner import RllibEnvRunner
 from marl_tune.sharing.module_specs import MODULE_SETTINGS, build_policy_map, critic_specs, module_specs, trains
 from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.sharing.schemes import CRITIC

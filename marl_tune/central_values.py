@@ -12,7 +12,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from envs.trees import Array, joined
-from marl_tune.state_rows import state_rows
+from marl_tune.sampling.global_states import state_rows
 from modules.central_critic import CentralCritic
 
 OLD_OUTPUTS = "old_outputs"  # column of its batch: what its head put out before the update

@@ -19,9 +19,9 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from envs.trees import Array, joined, sliced, taken, tree_map
 from envs.world import STAYS, TERMINATED, AgentGroup
-from marl_tune.fragment import Segment, lean_episode
-from marl_tune.policy import Arrays, Decision, Policies
-from marl_tune.sequence_starts import SEQUENCE_STARTS
+from marl_tune.sampling.episode_pieces import Segment, lean_episode
+from marl_tune.sampling.policies import Arrays, Decision, Policies
+from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
 from marl_tune.sequence_states import OpenStates, SequenceStates
 
 NO_ROW = -1

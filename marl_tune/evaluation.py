@@ -12,9 +12,9 @@ import torch
 
 from envs.world import World
 from marl_tune.config.schema.sweep import SweepConfig
-from marl_tune.policy import Policies
 from marl_tune.results import checkpoint_files
-from marl_tune.returns import group_returns
+from marl_tune.sampling.episode_metrics import group_returns
+from marl_tune.sampling.policies import Policies
 from marl_tune.sharing.module_specs import build_policy_map, module_specs
 from marl_tune.sharing.world import build_world
 

@@ -26,7 +26,7 @@ from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import Distribution, parse, trial_count
 from marl_tune.config.trial_budget import fragment_length, max_iterations, num_copies
 from marl_tune.config.trial_resources import Resources, trial_resources
-from marl_tune.policy import Policies
+from marl_tune.sampling.policies import Policies
 from marl_tune.scheme import scheme_lines
 from marl_tune.sharing.module_specs import build_policy_map, trains
 from marl_tune.sharing.schemes import CRITIC

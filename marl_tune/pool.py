@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from marl_tune.ratings import DRAW, Games, Payoff, both_ways, expected_score, result_of
+from marl_tune.ratings import Payoff, both_ways, expected_score
+from marl_tune.sampling.games import DRAW, Games, result_of
 
 UNTRAINED = "untrained"  # parent and name of the policy in the first slot
 

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from marl_tune.sampling.games import DRAW, WIN
+
 DECAY = 0.99  # of a pair's older games with each new one, as in the pseudocode of Vinyals et al. 2019: learners change
-WIN, DRAW, LOSS = 1.0, 0.5, 0.0
 UNKNOWN = 0.5  # win rate of a pair that has not played
-
-
-@dataclass(frozen=True)
-class Games:
-    """Finished games, oldest first."""
-
-    players: np.ndarray  # (games, sides) int: number of the module that played the side
-    returns: np.ndarray  # (games, sides) float: extrinsic, summed over the side's agents
-    lengths: np.ndarray  # (games,) int: steps of the world
-
-    def __len__(self) -> int:
-        return len(self.lengths)
 
 
 def expected_score(elo: float, opponent: float) -> float:
@@ -33,27 +21,9 @@ def expected_score(elo: float, opponent: float) -> float:
     return float(1.0 / (1.0 + 10.0 ** ((opponent - elo) / 400.0)))
 
 
-def result_of(own: float, other: float) -> float:
-    """The result of a side with the return `own` against one with `other`."""
-    if own == other:
-        return DRAW
-    return WIN if own > other else LOSS
-
-
 def both_ways(first: int, second: int, result: float) -> tuple[tuple[int, int, float], tuple[int, int, float]]:
     """A game as each of its two players sees it: (player, opponent, own result)."""
     return (first, second, result), (second, first, 1 - result)
-
-
-def returns_of(sides: Iterable[Sequence[str]], returns: Mapping[str, Any]) -> np.ndarray:
-    """(sides, ...) sum of its agents' returns; `returns`: agent -> number, or (games,)."""
-    return np.array([sum(returns[agent] for agent in agents) for agents in sides])
-
-
-def results_of(returns: np.ndarray, side: int) -> np.ndarray:
-    """(games,) mean result of a side against each of the others, [0, 1]. `returns`: (sides, games)."""
-    others = np.delete(returns, side, axis=0)
-    return np.mean(np.where(returns[side] > others, WIN, np.where(returns[side] == others, DRAW, LOSS)), axis=0)
 
 
 class Payoff:

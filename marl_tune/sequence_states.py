@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from marl_tune.policy import Policies
-from marl_tune.sequence_starts import SequenceStarts
+from marl_tune.sampling.policies import Policies
+from marl_tune.sampling.recurrent_states import SequenceStarts
 
 States = dict[str, np.ndarray]  # name -> (K, ...)
 OpenStates = list[tuple[str, np.ndarray, States]]  # module id, which of some places it acts for, the states of those

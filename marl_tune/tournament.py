@@ -16,9 +16,9 @@ from envs.world import AgentGroup, World
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sweep import SelectionConfig, SweepConfig
 from marl_tune.evaluation import Evaluation, PolicyPlayer, load_modules, play_many
-from marl_tune.policy import Policies
-from marl_tune.ratings import results_of, returns_of
 from marl_tune.results import checkpoint_files
+from marl_tune.sampling.games import results_of, returns_of
+from marl_tune.sampling.policies import Policies
 from marl_tune.sharing.game_sides import learners_of, sides_of, slots_of
 from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.sharing.world import build_world

@@ -20,10 +20,10 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from envs.trees import Array, joined, tree_map
 from marl_tune.central_values import CentralValues
-from marl_tune.fragment import data_of
-from marl_tune.policy import Arrays
 from marl_tune.results.metrics import INTRINSIC_REWARD_MEAN
-from marl_tune.sequence_starts import sequence_starts
+from marl_tune.sampling.episode_pieces import data_of
+from marl_tune.sampling.policies import Arrays
+from marl_tune.sampling.recurrent_states import sequence_starts
 from marl_tune.sharing.schemes import CRITIC
 from marl_tune.team_rows import TeamRows
 from modules.communication import TeamAPI

@@ -31,7 +31,6 @@ from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_budget import last_agent_step, num_copies
 from marl_tune.curriculum import Curriculum, values_of_episodes
-from marl_tune.env_runner import by_runner, forget_world
 from marl_tune.evaluation import evaluate_modules
 from marl_tune.results import checkpoint_files
 from marl_tune.results.metrics import (
@@ -47,6 +46,7 @@ from marl_tune.results.metrics import (
     STAGE_CHANGE,
     flat_metrics,
 )
+from marl_tune.sampling.episode_metrics import by_runner, forget_world
 from marl_tune.self_play import SelfPlay
 from marl_tune.shared_pool import SharedPool
 

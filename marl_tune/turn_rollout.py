@@ -10,9 +10,9 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from envs.world import World
 from marl_tune.decisions import Cut, GroupDecisions
-from marl_tune.policy import Policies
-from marl_tune.rollout import Rollout
-from marl_tune.sharing.policy_map import Seed
+from marl_tune.sampling.assignment import Seed
+from marl_tune.sampling.policies import Policies
+from marl_tune.sampling.rollout import Rollout
 from marl_tune.turn_states import TurnStates
 
 

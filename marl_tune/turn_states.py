@@ -12,7 +12,7 @@ import numpy as np
 
 from envs.trees import Array, joined
 from marl_tune.decisions import Cut
-from marl_tune.state_rows import STATE_ROWS, StateRows
+from marl_tune.sampling.global_states import STATE_ROWS, StateRows
 
 
 class TurnStates:

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
 
-from marl_tune.policy import Policies
-from marl_tune.rollout import Rollout
+from marl_tune.sampling.policies import Policies
+from marl_tune.sampling.rollout import Rollout
 from marl_tune.sharing.module_specs import build_policy_map, module_specs
 from marl_tune.sharing.world import build_world
 from marl_tune.turn_rollout import TurnRollout

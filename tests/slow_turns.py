@@ -15,10 +15,10 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from envs.trees import tree_map
 from envs.world import STAYS, TERMINATED, AgentGroup, Observations
-from marl_tune.fragment import Segment, lean_episode
-from marl_tune.policy import Arrays, Decision, Policies
-from marl_tune.rollout import Rollout
-from marl_tune.sequence_starts import SEQUENCE_STARTS, SequenceStarts
+from marl_tune.sampling.episode_pieces import Segment, lean_episode
+from marl_tune.sampling.policies import Arrays, Decision, Policies
+from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS, SequenceStarts
+from marl_tune.sampling.rollout import Rollout
 
 State = dict[str, np.ndarray]  # name -> recurrent state of one agent; {} for a module without a memory
 

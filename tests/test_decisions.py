@@ -12,9 +12,9 @@ from turn_world import Bustle
 from envs import default_config, make_world
 from envs.contract import check_world
 from marl_tune.config.compose import compose
-from marl_tune.draws import draw
-from marl_tune.policy import Policies
-from marl_tune.sequence_starts import SEQUENCE_STARTS
+from marl_tune.sampling.action_sampling import draw
+from marl_tune.sampling.policies import Policies
+from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
 from marl_tune.sharing.module_specs import module_specs
 from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.turn_rollout import TurnRollout

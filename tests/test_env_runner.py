@@ -16,8 +16,8 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from envs import default_config
 from marl_tune.build import algorithm_config
-from marl_tune.env_runner import BatchedEnvRunner
-from marl_tune.rllib_runner import RllibEnvRunner
+from marl_tune.sampling.env_runner import BatchedEnvRunner
+from marl_tune.sampling.rllib_env_runner import RllibEnvRunner
 from marl_tune.sharing.module_specs import module_specs
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 
@@ -52,7 +52,7 @@ def draws_that_depend_on_the_row_only(monkeypatch):
         return actions, dist.logp(actions)
 
     monkeypatch.setattr(TorchCategorical, "sample", sample)
-    monkeypatch.setattr("marl_tune.policy.draw", draw)  # which draws without RLlib's objects
+    monkeypatch.setattr("marl_tune.sampling.policies.draw", draw)  # which draws without RLlib's objects
 
 
 def sample_both(ours, theirs, steps):

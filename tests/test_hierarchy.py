@@ -16,7 +16,7 @@ from envs.hierarchy import Goals, Hierarchy
 from envs.world import AgentGroup, Step, World
 from marl_tune.config.compose import compose
 from marl_tune.config.schema.sharing import SharingConfig
-from marl_tune.sequence_starts import SEQUENCE_STARTS
+from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
 from marl_tune.sharing.world import build_world
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from probes import Unwrapped, sampled
 
-from marl_tune.sequence_starts import SEQUENCE_STARTS
+from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
 
 LENGTH = 4  # max_seq_len of the stateful modules here
 

@@ -15,10 +15,12 @@ from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sharing import SharingConfig
 from marl_tune.league import Freeze, PastSelves
 from marl_tune.pool import UNTRAINED
-from marl_tune.ratings import DECAY, Games, Payoff, expected_score
+from marl_tune.ratings import DECAY, Payoff, expected_score
+from marl_tune.sampling.assignment import Assignment
+from marl_tune.sampling.games import Games
 from marl_tune.sharing.game_sides import matchmaker, sides_of, versus
 from marl_tune.sharing.matchmaking import Matchmaker, prioritised
-from marl_tune.sharing.policy_map import Assignment, PolicyMap
+from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.validate_self_play import check_self_play
 
 BOX, OTHER, TWO = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)

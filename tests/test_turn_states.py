@@ -9,10 +9,10 @@ from probes import Unwrapped
 from test_turns import COPIES, IDS, SEED, WORLDS, config
 
 from envs.joint_observation import joint_observation
-from marl_tune.policy import Policies
+from marl_tune.sampling.global_states import STATE_ROWS
+from marl_tune.sampling.policies import Policies
 from marl_tune.sharing.module_specs import build_policy_map, critic_specs, module_specs
 from marl_tune.sharing.world import build_world
-from marl_tune.state_rows import STATE_ROWS
 from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.turn_rollout import TurnRollout
 

@@ -16,7 +16,7 @@ from envs.pettingzoo import Pettingzoo
 from envs.world import agents_per_step
 from marl_tune.build import algorithm_config
 from marl_tune.config.errors import ConfigError
-from marl_tune.sequence_starts import SEQUENCE_STARTS
+from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
 from marl_tune.validate import check_trial
 
 PROBES = "pettingzoo_probes"

@@ -19,8 +19,8 @@ from envs.vmas import stays_on
 from envs.vmas_scenario import import_vmas
 from envs.world import StateUnavailable
 from marl_tune.build import algorithm_config
-from marl_tune.env_runner import BatchedEnvRunner
-from marl_tune.fragment import bring_to_host
+from marl_tune.sampling.env_runner import BatchedEnvRunner
+from marl_tune.sampling.episode_pieces import bring_to_host
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENARIOS = [

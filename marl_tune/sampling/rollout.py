@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,25 +17,13 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from envs.trees import Array, copied, tree_map
 from envs.world import Step, World
-from marl_tune.fragment import Fragment, Segment, new_episode_id
-from marl_tune.policy import Policies
-from marl_tune.sharing.policy_map import Seed
+from marl_tune.sampling.assignment import Seed
+from marl_tune.sampling.episode_metrics import EpisodeRecord
+from marl_tune.sampling.episode_pieces import Segment, new_episode_id
+from marl_tune.sampling.fragment import Fragment
+from marl_tune.sampling.policies import Policies
 
 EPISODE_CHUNK = 32  # steps between two looks at which episodes have ended
-
-
-@dataclass
-class EpisodeRecord:
-    """One finished episode of one copy of the world; returns are extrinsic and undiscounted."""
-
-    id: str
-    copy: int
-    length: int
-    returns: dict[str, float]  # agent -> return; of groups that count
-    module_returns: dict[str, float]  # module -> sum over the agents that it acted for
-    modules: dict[str, str]  # agent -> module; {} where one was replaced by another while it played
-    metrics: dict[str, float]  # the world's own
-    seconds: float
 
 
 class Rollout:

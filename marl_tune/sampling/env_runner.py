@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from itertools import chain
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import (
-    ENV_RUNNER_RESULTS,
     EPISODE_AGENT_RETURN_MEAN,
     EPISODE_DURATION_SEC_MEAN,
     EPISODE_LEN_MAX,
@@ -46,29 +44,25 @@ from ray.rllib.utils.metrics import (
     SAMPLE_TIMER,
     WEIGHTS_SEQ_NO,
 )
-from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from envs.world import StateUnavailable
-from marl_tune.fragment import bring_to_host
-from marl_tune.games import games_of
-from marl_tune.policy import Policies
 from marl_tune.results.metrics import (
     COPY,
     FINISHED_EPISODES,
     FINISHED_RETURNS,
     GAMES,
-    RETURN_MEAN_AGENT,
-    RETURN_SUM_TEAM,
 )
-from marl_tune.returns import group_returns
-from marl_tune.rollout import EpisodeRecord, Rollout
+from marl_tune.sampling.episode_metrics import EpisodeRecord, by_episode, forget_world, group_returns
+from marl_tune.sampling.episode_pieces import bring_to_host
+from marl_tune.sampling.games import games_of
+from marl_tune.sampling.policies import Policies
+from marl_tune.sampling.rollout import Rollout
 from marl_tune.sharing.matchmaking import Table
 from marl_tune.sharing.module_specs import MODULE_SETTINGS
 from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.turn_rollout import TurnRollout
 
 WITH_STATE = "with_state"  # key of the env config: whether pieces carry the state of the world
-LIFETIME = "_lifetime"  # how RLlib's names of counts end that are never reset
 
 
 class BatchedEnvRunner(EnvRunner, Checkpointable):
@@ -271,7 +265,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         """Metrics since the last call; those of episodes are means over the last ones that ended, however long ago."""
         if self.rollout is not None and self.rollout.finished:
             ended, number = len(self.rollout.finished), self.worker_index or 0
-            of_episodes = _by_episode(self.rollout.finished)
+            of_episodes = by_episode(self.rollout.finished)
             of_episodes[COPY] += number * self.num_envs
             returns = np.fromiter(chain.from_iterable(r.returns.values() for r in self.rollout.finished), np.float64)
             if self.policy_map.matchmaker is not None:
@@ -355,35 +349,3 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         self.rollout = None
         if self.env is not None:
             self.env.close()
-
-
-def by_runner(items: Any) -> list[Any]:
-    """What the runners told under one key, in the order of their numbers: [(number, item), …] -> [item, …]."""
-    of_runners = [items] if isinstance(items, tuple) else items  # RLlib takes a lone item out of its list
-    return [item for _, item in sorted(of_runners, key=itemgetter(0))]
-
-
-def _by_episode(records: Sequence[EpisodeRecord]) -> dict[str, np.ndarray]:
-    """What a result has the means of, episode by episode: name in the result -> (episodes,), NaN where not measured;
-    `COPY` -> its copy of the world."""
-    teams = np.array([sum(record.returns.values()) for record in records])
-    names = sorted({name for record in records for name in record.metrics})
-    of_runners = {EPISODE_RETURN_MEAN: teams, EPISODE_LEN_MEAN: np.array([float(record.length) for record in records])}
-    of_runners |= {name: np.array([record.metrics.get(name, math.nan) for record in records]) for name in names}
-    agents = np.array([len(record.returns) for record in records])
-    returns = {RETURN_MEAN_AGENT: teams / agents, RETURN_SUM_TEAM: teams}
-    named = {f"{ENV_RUNNER_RESULTS}/{name}": values for name, values in of_runners.items()}
-    return {COPY: np.array([record.copy for record in records])} | returns | named
-
-
-def forget_world(metrics: MetricsLogger, *section: str) -> None:
-    """Deletes what RLlib goes on reporting of a world that is gone: means of its episodes, counts of its agents.
-
-    Args:
-        section: the keys under which a runner's numbers stand, none in its own logger.
-    """
-    numbers = metrics.stats
-    for key in section:
-        numbers = numbers.get(key, {})
-    for name in [name for name in numbers if not name.endswith(LIFETIME)]:
-        metrics.delete(*section, name)

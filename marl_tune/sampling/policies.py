@@ -15,9 +15,10 @@ from ray.rllib.utils.spaces.space_utils import unsquash_action
 
 from envs.trees import Array, joined, tree_map
 from envs.world import AgentGroup
-from marl_tune.draws import draw
-from marl_tune.sharing.policy_map import Assignment, Parts, PolicyMap, Seed
-from marl_tune.team_rows import TeamOrder
+from marl_tune.sampling.action_sampling import draw
+from marl_tune.sampling.assignment import Assignment, Parts, Seed
+from marl_tune.sampling.team_order import TeamOrder
+from marl_tune.sharing.policy_map import PolicyMap
 from modules.communication import TeamAPI
 
 Arrays = Any  # Array, or a dict of them where the observation space is a Dict
