@@ -1,6 +1,6 @@
 """The slow and obvious way to collect experience where agents take turns, die or join: Python lists per agent.
 
-What `marl_tune.turn_rollout` makes of arrays is held against it, piece by piece and bit by bit.
+What `marl_tune.sampling.turn_based.rollout` makes of arrays is held against it, piece by piece and bit by bit.
 """
 
 from __future__ import annotations

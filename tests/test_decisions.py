@@ -15,9 +15,9 @@ from marl_tune.config.compose import compose
 from marl_tune.sampling.action_sampling import draw
 from marl_tune.sampling.policies import Policies
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
+from marl_tune.sampling.turn_based.rollout import TurnRollout
 from marl_tune.sharing.module_specs import module_specs
 from marl_tune.sharing.policy_map import PolicyMap
-from marl_tune.turn_rollout import TurnRollout
 
 COPIES = 4
 FRAGMENTS = (1, 5, 2, 17, 1, 1, 30)

@@ -57,10 +57,10 @@ from marl_tune.sampling.episode_pieces import bring_to_host
 from marl_tune.sampling.games import games_of
 from marl_tune.sampling.policies import Policies
 from marl_tune.sampling.rollout import Rollout
+from marl_tune.sampling.turn_based.rollout import TurnRollout
 from marl_tune.sharing.matchmaking import Table
 from marl_tune.sharing.module_specs import MODULE_SETTINGS
 from marl_tune.sharing.policy_map import PolicyMap
-from marl_tune.turn_rollout import TurnRollout
 
 WITH_STATE = "with_state"  # key of the env config: whether pieces carry the state of the world
 

@@ -22,7 +22,7 @@ from envs.world import STAYS, TERMINATED, AgentGroup
 from marl_tune.sampling.episode_pieces import Segment, lean_episode
 from marl_tune.sampling.policies import Arrays, Decision, Policies
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
-from marl_tune.sequence_states import OpenStates, SequenceStates
+from marl_tune.sampling.turn_based.recurrent_states import OpenStates, SequenceStates
 
 NO_ROW = -1
 

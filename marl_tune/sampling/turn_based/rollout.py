@@ -9,11 +9,11 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from envs.world import World
-from marl_tune.decisions import Cut, GroupDecisions
 from marl_tune.sampling.assignment import Seed
 from marl_tune.sampling.policies import Policies
 from marl_tune.sampling.rollout import Rollout
-from marl_tune.turn_states import TurnStates
+from marl_tune.sampling.turn_based.decisions import Cut, GroupDecisions
+from marl_tune.sampling.turn_based.global_states import TurnStates
 
 
 class TurnRollout(Rollout):

@@ -1,0 +1,1 @@
+"""Rollouts of worlds whose agents take turns, die or join."""
