@@ -17,8 +17,9 @@ from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_budget import counted_batch, fragment_length
 from marl_tune.config.trial_resources import runner_cpus
-from marl_tune.critic_loss import CriticSettings
-from marl_tune.learner import CENTRAL_CRITIC, COMPILE, OPTIMIZER, PRECISION, REWARD_SCALE, MarlPPOLearner
+from marl_tune.learner import PpoLearner
+from marl_tune.learning.central_critic import CriticSettings
+from marl_tune.learning.live_settings import CENTRAL_CRITIC, COMPILE, OPTIMIZER, PRECISION, REWARD_SCALE
 from marl_tune.sampling.env_runner import WITH_STATE, BatchedEnvRunner
 from marl_tune.sampling.rllib_env_runner import RllibEnvRunner
 from marl_tune.sharing.module_specs import MODULE_SETTINGS, build_policy_map, critic_specs, module_specs, trains
@@ -60,7 +61,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             create_env_on_local_worker=True,
         )
         .learners(
-            learner_class=MarlPPOLearner,
+            learner_class=PpoLearner,
             learner_config_dict=_learner_settings(sweep, specs),
             num_learners=cluster.num_learners,
             num_cpus_per_learner=cluster.num_cpus_per_learner,

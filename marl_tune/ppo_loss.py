@@ -14,10 +14,11 @@ from ray.rllib.algorithms.ppo.ppo import (
     LEARNER_RESULTS_VF_LOSS_UNCLIPPED_KEY,
 )
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
+
+from marl_tune.learning.loss_terms import explained_variance, mean_over, policy_terms
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def ppo_loss(
     """
     mean = mean_over(batch.get(Columns.LOSS_MASK))
     old_inputs = None if settings.kl_coeff is None else batch[Columns.ACTION_DIST_INPUTS]
-    logp, entropy, kl = _policy_terms(
+    logp, entropy, kl = policy_terms(
         dist_class, inputs, batch[Columns.ACTIONS], old_inputs, with_entropy=with_stats or settings.entropy_coeff != 0
     )
     ratio = torch.exp(logp - batch[Columns.ACTION_LOGP])
@@ -69,51 +70,17 @@ def ppo_loss(
         vf_loss = mean(limited)
         loss = loss + settings.vf_loss_coeff * vf_loss
         stats |= {VF_LOSS_KEY: vf_loss, LEARNER_RESULTS_VF_LOSS_UNCLIPPED_KEY: mean(errors) if with_stats else vf_loss}
-    if settings.entropy_coeff != 0:
+    if entropy is not None and settings.entropy_coeff != 0:
         loss = loss - settings.entropy_coeff * mean(entropy)
-    if kl is not None:
+    if kl is not None and settings.kl_coeff is not None:
         kl = mean(kl)
         loss = loss + settings.kl_coeff * kl
     if not with_stats:
         return loss, {}
-    stats[ENTROPY_KEY] = mean(entropy)
+    if entropy is not None:
+        stats[ENTROPY_KEY] = mean(entropy)
     stats[LEARNER_RESULTS_KL_KEY] = torch.zeros(()) if kl is None else kl
     if values is not None:
         targets = batch[Postprocessing.VALUE_TARGETS]
         stats[LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY] = explained_variance(targets, errors, values, mean)
     return loss, {name: value.detach() for name, value in stats.items()}
-
-
-def mean_over(mask: Tensor | None) -> Any:
-    """The mean of what the mask keeps; without a data-dependent shape, which would make a GPU wait."""
-    if mask is None:
-        return torch.mean
-    count = mask.sum()
-    return lambda values: torch.where(mask, values, 0.0).sum() / count
-
-
-def _policy_terms(
-    dist_class: Any, inputs: Tensor, actions: Tensor, old_inputs: Tensor | None, with_entropy: bool
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """log p(a), entropy and KL(old, new) of every row; the latter two only where they are asked for.
-
-    A categorical distribution takes one log-softmax for all three; others are RLlib's.
-    """
-    if dist_class is not TorchCategorical:
-        dist = dist_class.from_logits(inputs)
-        kl = None if old_inputs is None else dist_class.from_logits(old_inputs).kl(dist)
-        return dist.logp(actions), dist.entropy() if with_entropy else None, kl
-    log_p = torch.log_softmax(inputs, -1)
-    logp = log_p.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
-    entropy = -(log_p.exp() * log_p).sum(-1) if with_entropy else None
-    if old_inputs is None:
-        return logp, entropy, None
-    old = torch.log_softmax(old_inputs, -1)
-    return logp, entropy, (old.exp() * (old - log_p)).sum(-1)
-
-
-def explained_variance(targets: Tensor, errors: Tensor, values: Tensor, mean: Any) -> Tensor:
-    """1 - Var[target - V] / Var[target], at least -1 (RLlib's `explained_variance`, over the rows that count)."""
-    variance = mean(torch.square(targets - mean(targets)))
-    left = mean(errors) - torch.square(mean(targets - values))
-    return torch.clamp(1 - left / (variance + 1e-6), min=-1.0)

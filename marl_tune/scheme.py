@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
 
-from marl_tune.learner import parameter_groups, step_size
+from marl_tune.learning.live_settings import parameter_groups, step_size
 from marl_tune.sharing.policy_map import PolicyMap
 
 MOST_ROWS = 12  # modules that are shown

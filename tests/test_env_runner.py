@@ -16,10 +16,10 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from envs import default_config
 from marl_tune.build import algorithm_config
+from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.sampling.env_runner import BatchedEnvRunner
 from marl_tune.sampling.rllib_env_runner import RllibEnvRunner
 from marl_tune.sharing.module_specs import module_specs
-from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 COPIES, AGENTS = 2, 4

@@ -16,9 +16,9 @@ from envs.hierarchy import Goals, Hierarchy
 from envs.world import AgentGroup, Step, World
 from marl_tune.config.compose import compose
 from marl_tune.config.schema.sharing import SharingConfig
+from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
 from marl_tune.sharing.world import build_world
-from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 
 TEAM, VECTOR = {"manager": "team"}, {"goals": None, "goal_dim": 2}
 WAYS = [{}, TEAM, VECTOR, TEAM | VECTOR]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from probes import learner_of
 
-from marl_tune.gradients import GradientGroup, NonFiniteGradientError, clip_and_check
-from marl_tune.minibatches import minibatches
+from marl_tune.learning.gradients import GradientGroup, NonFiniteGradientError, clip_and_check
+from marl_tune.learning.minibatches import minibatches
 from marl_tune.ppo_loss import ppo_loss
 
 

@@ -8,7 +8,7 @@ from probes import learner_of
 import marl_tune.learner as learner_module
 from envs.world import World
 from marl_tune.evaluate import evaluate
-from marl_tune.minibatches import minibatches
+from marl_tune.learning.minibatches import minibatches
 from marl_tune.validate import validate
 
 SHARED, MAPPO = "sharing=shared_critic", ("algorithm=mappo", "sharing=shared_critic")

@@ -7,9 +7,9 @@ import torch
 from probes import Unwrapped, sampled
 
 from envs.world import AgentGroup
+from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.sampling.assignment import Assignment
 from marl_tune.sharing.policy_map import PolicyMap
-from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
 
 BOX, OTHER, TWO = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
 GROUPS = (

@@ -60,7 +60,7 @@ def test_a_stateful_module_gives_the_same_logits_from_the_stored_states(tiny, le
     of several learners, for which RLlib cuts pieces in two."""
     from ray.rllib.utils.minibatch_utils import ShardEpisodesIterator
 
-    from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch
+    from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 
     sweep = tiny("module=gru", f"module.max_seq_len={LENGTH}")
     fragments, _, rollout = sampled(sweep, [7, steps])

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from probes import Unwrapped, sampled, targets_of
 
-from marl_tune.train_batch import BatchSettings, EpisodesToTrainBatch, generalized_advantages
+from marl_tune.learning.advantages import generalized_advantages
+from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 
 
 def by_definition(rewards, values, bootstrap, terminated, gamma, lambda_):

@@ -1,7 +1,7 @@
 """The rows of agents that talk to each other, kept together by copy and step: (rows, ...) <-> (R, N, ...).
 
 A module that is a `TeamAPI` takes its N agents of one copy in one step side by side. `TeamOrder` does that for those
-who act now; `TeamRows` for pieces of experience, as `_Sequences` does for modules with a memory.
+who act now; `TeamRows` for pieces of experience, as `Sequences` does for modules with a memory.
 """
 
 from __future__ import annotations

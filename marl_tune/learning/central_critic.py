@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -85,3 +86,32 @@ class CentralValues:
             OLD_OUTPUTS: self.outputs.index_select(0, index),
             Columns.LOSS_MASK: self._to_tensor(self._acted[rows]),
         }
+
+
+@dataclass(frozen=True)
+class CriticSettings:
+    """The numbers of a central critic's loss, and its step size."""
+
+    lr: float
+    normalise_values: bool  # learn targets of mean 0 and deviation 1, by running moments
+    huber_delta: float | None  # error from which on the loss is linear; None: squared throughout
+    clip_param: float | None  # how far a value may move from the old one before the loss holds it back; None: any way
+
+
+def learnable(critic: CentralCritic, batch: Mapping[str, Any], distributed: bool) -> dict[str, Any]:
+    """The critic's batch with targets as its head has to put them out; called once a batch, before its epochs.
+
+    The targets are taken into the running moments first, as in Yu et al.'s code, which does so in every minibatch. Old
+    outputs stay as they are: they are compared with new ones.
+
+    Args:
+        batch: `value_targets` and `loss_mask` (rows, A), and further columns.
+        distributed: whether other learners have other parts of the batch.
+    """
+    targets, mask = batch[Postprocessing.VALUE_TARGETS], batch[Columns.LOSS_MASK]
+    kept = torch.where(mask, targets, 0.0).double()
+    sums = torch.stack([mask.sum().double(), kept.sum(), kept.square().sum()])
+    if distributed:
+        torch.distributed.all_reduce(sums)
+    critic.moments.update(sums[1] / sums[0], sums[2] / sums[0])
+    return {**batch, Postprocessing.VALUE_TARGETS: critic.outputs_for(targets)}

@@ -19,48 +19,17 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from envs.trees import Array, joined, tree_map
-from marl_tune.central_values import CentralValues
+from marl_tune.learning.advantages import generalized_advantages
+from marl_tune.learning.central_critic import CentralValues
+from marl_tune.learning.minibatches import Batch
+from marl_tune.learning.sequences import Layout, Sequences
+from marl_tune.learning.team_rows import TeamRows
 from marl_tune.results.metrics import INTRINSIC_REWARD_MEAN
 from marl_tune.sampling.episode_pieces import data_of
 from marl_tune.sampling.policies import Arrays
-from marl_tune.sampling.recurrent_states import sequence_starts
 from marl_tune.sharing.schemes import CRITIC
-from marl_tune.team_rows import TeamRows
 from modules.communication import TeamAPI
 from modules.curiosity import IntrinsicRewardAPI
-
-Batch = dict[str, Any]
-
-
-def generalized_advantages(
-    rewards: np.ndarray,
-    values: np.ndarray,
-    next_values: np.ndarray,
-    lengths: np.ndarray,
-    gamma: float,
-    lambda_: float,
-) -> np.ndarray:
-    """GAE (Schulman et al. 2016, https://arxiv.org/abs/1506.02438, eq. 16) over many pieces at once.
-
-    Args:
-        rewards, values: (rows,) of all pieces, one piece after the other.
-        next_values: (rows,) V(s_{t+1}); 0 after a terminal step, the bootstrap value after the last step of a piece
-            that was cut.
-        lengths: (pieces,) steps of each piece; they sum to rows.
-
-    Returns:
-        (rows,) advantages.
-    """
-    deltas = rewards + gamma * next_values - values
-    longest, pieces = int(lengths.max()), len(lengths)
-    # Right-aligned in a (longest, pieces) table: the recursion starts at the last step of every piece at once.
-    piece = np.repeat(np.arange(pieces), lengths)
-    row = longest - (np.cumsum(lengths)[piece] - np.arange(len(deltas)))
-    table = np.zeros((longest, pieces), deltas.dtype)
-    table[row, piece] = deltas
-    for t in range(longest - 2, -1, -1):
-        table[t] += gamma * lambda_ * table[t + 1]  # A_t = delta_t + gamma lambda A_{t+1}
-    return table[row, piece]
 
 
 @dataclass(frozen=True)
@@ -124,7 +93,7 @@ class EpisodesToTrainBatch(ConnectorV2):
         metrics: Any,
     ) -> Batch:
         settings = self.settings(module_id)
-        layout = _Layout(np.array([len(piece) for piece in pieces]))
+        layout = Layout(np.array([len(piece) for piece in pieces]))
         columns = {Columns.ACTIONS: self._tensor(np.concatenate([data_of(piece.actions) for piece in pieces]))}
         for name in (Columns.ACTION_LOGP, Columns.ACTION_DIST_INPUTS):
             columns[name] = self._tensor(np.concatenate([data_of(piece.extra_model_outputs[name]) for piece in pieces]))
@@ -151,11 +120,11 @@ class EpisodesToTrainBatch(ConnectorV2):
             central.learn(pieces, targets)
         return columns if shaped is None else shaped.split(columns)
 
-    def _shaped(self, module: Any, pieces: list[SingleAgentEpisode]) -> _Sequences | TeamRows | None:
+    def _shaped(self, module: Any, pieces: list[SingleAgentEpisode]) -> Sequences | TeamRows | None:
         """How the module wants its rows: as sequences, as teams, or one by one."""
         if isinstance(module, TeamAPI):
             return TeamRows(module, pieces, self.device)
-        return _Sequences(pieces, module.model_config["max_seq_len"], self.device) if module.is_stateful() else None
+        return Sequences(pieces, module.model_config["max_seq_len"], self.device) if module.is_stateful() else None
 
     @staticmethod
     def _intrinsic_rewards(module: Any, module_id: str, columns: Batch, metrics: Any) -> np.ndarray:
@@ -167,7 +136,7 @@ class EpisodesToTrainBatch(ConnectorV2):
         return bonus
 
     @torch.no_grad()
-    def _values(self, module: Any, seen: Arrays, shaped: _Sequences | TeamRows | None) -> np.ndarray:
+    def _values(self, module: Any, seen: Arrays, shaped: Sequences | TeamRows | None) -> np.ndarray:
         """(rows + pieces,) V of every observation, the last one of each piece included."""
         if shaped is None:
             return module.compute_values({Columns.OBS: seen}).cpu().numpy()
@@ -177,7 +146,7 @@ class EpisodesToTrainBatch(ConnectorV2):
         self,
         rewards: np.ndarray,
         values: np.ndarray,
-        layout: _Layout,
+        layout: Layout,
         terminated: np.ndarray,
         settings: BatchSettings,
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -189,67 +158,3 @@ class EpisodesToTrainBatch(ConnectorV2):
         # the batch of the module.
         standardised = (advantages - advantages.mean()) / max(1e-4, advantages.std())
         return standardised, advantages + here
-
-
-class _Layout:
-    """Where the steps of each piece stand among its observations, of which there is one more than steps."""
-
-    def __init__(self, lengths: np.ndarray):
-        self.lengths = lengths
-        self.seen = int(lengths.sum()) + len(lengths)  # observations
-        self.steps = np.arange(lengths.sum()) + np.repeat(np.arange(len(lengths)), lengths)  # (rows,) into them
-        self.last = np.cumsum(lengths) - 1  # (pieces,) into the rows
-
-
-class _Sequences:
-    """Cuts pieces into zero-padded sequences of at most `max_seq_len` steps, each with the state at its start.
-
-    The `_seen` members are of the pieces with their last observation, whose value is the bootstrap.
-    """
-
-    def __init__(self, pieces: list[SingleAgentEpisode], max_seq_len: int, device: Any):
-        self.length, self.device = max_seq_len, device
-        self._lengths = lengths = np.array([len(piece) for piece in pieces])
-        self.mask_seen, self._rows_seen = self._table(lengths + 1)
-        states = [sequence_starts(piece) for piece in pieces]
-        self.states_seen = {
-            name: torch.from_numpy(np.concatenate([s[name] for s in states])).to(device) for name in states[0]
-        }
-        # A piece of k x max_seq_len steps has a sequence of its last observation only: no row to train on.
-        sequences = np.ceil(lengths / max_seq_len).astype(int)
-        kept = [
-            np.arange(total) < n
-            for n, total in zip(sequences, [len(next(iter(s.values()))) for s in states], strict=True)
-        ]
-        self._kept = torch.from_numpy(np.concatenate(kept)).to(device)
-
-    def _table(self, lengths: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """mask (S, L) of real steps, and for each its place in the flat rows."""
-        counts = np.ceil(lengths / self.length).astype(int)
-        seq_lens = np.concatenate(
-            [np.minimum(self.length, n - self.length * np.arange(c)) for n, c in zip(lengths, counts, strict=True)]
-        )
-        mask = np.arange(self.length)[None] < seq_lens[:, None]
-        return torch.from_numpy(mask).to(self.device), torch.from_numpy(np.flatnonzero(mask)).to(self.device)
-
-    def _pad(self, rows: torch.Tensor, mask: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        out = rows.new_zeros((mask.numel(), *rows.shape[1:]))
-        out[places] = rows
-        return out.reshape(*mask.shape, *rows.shape[1:])
-
-    def batch_seen(self, seen: Arrays) -> Batch:
-        """Observations (rows + pieces, ...) -> what values are computed from, (S', L, ...)."""
-        padded = tree_map(lambda rows: self._pad(rows, self.mask_seen, self._rows_seen), seen)
-        return {Columns.OBS: padded, Columns.STATE_IN: self.states_seen}
-
-    def flat_seen(self, values: torch.Tensor) -> torch.Tensor:
-        """(S', L) -> (rows + pieces,)"""
-        return values[self.mask_seen]
-
-    def split(self, columns: Batch) -> Batch:
-        """Columns of rows (R, ...) -> columns of sequences (S, L, ...) with mask and states."""
-        mask, places = self._table(self._lengths)
-        out = {name: tree_map(lambda a: self._pad(a, mask, places), value) for name, value in columns.items()}
-        out[Columns.LOSS_MASK] = mask
-        out[Columns.STATE_IN] = {name: value[self._kept] for name, value in self.states_seen.items()}
-        return out
