@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.command import limit_threads, number, parser, positive, show, some_of
 from benchmarks.measure import clock, machine
 from benchmarks.processes import CommandError, run_json
-from marl_tune.build import algorithm_config
+from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.compose import compose
 
 ROLLOUTS = ("batched", "rllib")

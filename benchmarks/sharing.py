@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.command import limit_threads, number, parser, positive, some_of
 from benchmarks.measure import clock, machine, spread
-from marl_tune.build import algorithm_config
+from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.compose import compose
 
 TEAM = ("+experiment=simple_spread", "algorithm.num_epochs=4", "algorithm.train_batch_size=15000")

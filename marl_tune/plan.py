@@ -16,7 +16,7 @@ from ray.rllib.core.columns import Columns
 
 from envs.curriculum import curriculum_of
 from envs.world import agents_per_step
-from marl_tune.build import algorithm_config
+from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.cluster.connect import concurrent_trials
 from marl_tune.cluster.machine import machine_resources
 from marl_tune.cluster.ray_quiet import quiet_ray

@@ -22,8 +22,8 @@ from ray.rllib.utils.metrics import (
 
 from envs.curriculum import curriculum_of
 from marl_tune import checkpoint
+from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.breakthroughs import BreakthroughDetector
-from marl_tune.build import algorithm_config
 from marl_tune.cluster import startup_patches
 from marl_tune.config import convert, overrides
 from marl_tune.config.curriculum_stages import stage_sweeps

@@ -10,7 +10,7 @@ from ray.rllib.core.columns import Columns
 from test_train_batch import by_definition
 
 from envs.ant_colony import AntColony
-from marl_tune.build import algorithm_config
+from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.learning.central_critic import CriticSettings, learnable
 from marl_tune.learning.central_critic_loss import critic_loss
 from marl_tune.learning.minibatches import minibatches

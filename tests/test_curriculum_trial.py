@@ -11,8 +11,8 @@ import pytest
 import torch
 from probes import learner_of as learner
 
+from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.breakthroughs import BreakthroughDetector
-from marl_tune.build import algorithm_config
 from marl_tune.config.curriculum_stages import stage_sweeps
 from marl_tune.config.schema.sweep import BreakthroughConfig
 from marl_tune.config.search_space import Distribution

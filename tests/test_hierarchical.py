@@ -13,7 +13,7 @@ from probes import learner_of
 from envs.world import agents_per_step
 from marl_tune import selection
 from marl_tune.__main__ import main
-from marl_tune.build import algorithm_config
+from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.compose import compose, from_dict, to_dict
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.overrides import apply

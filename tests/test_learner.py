@@ -5,9 +5,9 @@ import pytest
 import torch
 from probes import learner_of
 
+from marl_tune.algorithms.ppo_loss import ppo_loss
 from marl_tune.learning.gradients import GradientGroup, NonFiniteGradientError, clip_and_check
 from marl_tune.learning.minibatches import minibatches
-from marl_tune.ppo_loss import ppo_loss
 
 
 def rows(n, **more):
@@ -98,7 +98,7 @@ def test_the_ratio_of_the_first_minibatch_is_one(trial, monkeypatch, module):
         ratios.append(ratio[batch["loss_mask"]] if "loss_mask" in batch else ratio)
         return ppo_loss(inputs, values, batch, dist_class, settings, with_stats)
 
-    monkeypatch.setattr("marl_tune.learner.ppo_loss", watched)
+    monkeypatch.setattr("marl_tune.algorithms.ppo.ppo_loss", watched)
     one = trial(None, f"module={module}", *(["module.max_seq_len=7"] if module in ("gru", "plasticity") else []))
     for _ in range(2):  # the second fragment begins inside episodes
         ratios.clear()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from probes import learner_of
 
-import marl_tune.learner as learner_module
+import marl_tune.learning.on_policy_learner as learner_module
 from envs.world import World
 from marl_tune.evaluate import evaluate
 from marl_tune.learning.minibatches import minibatches

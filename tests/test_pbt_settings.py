@@ -8,10 +8,10 @@ import pytest
 import torch
 from probes import learner_of as learner
 
-from marl_tune.learner import PpoLearner
+from marl_tune.algorithms.ppo import PpoLearner
+from marl_tune.algorithms.ppo_loss import ppo_loss
 from marl_tune.learning.gradients import clip_and_check
 from marl_tune.learning.train_batch import EpisodesToTrainBatch
-from marl_tune.ppo_loss import ppo_loss
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -106,8 +106,8 @@ def seen(monkeypatch):
         )
         return adam(self, *args, **kwargs)
 
-    monkeypatch.setattr("marl_tune.learner.ppo_loss", watched_loss)
-    monkeypatch.setattr("marl_tune.learner.clip_and_check", watched_clip)
+    monkeypatch.setattr("marl_tune.algorithms.ppo.ppo_loss", watched_loss)
+    monkeypatch.setattr("marl_tune.learning.on_policy_learner.clip_and_check", watched_clip)
     monkeypatch.setattr(PpoLearner, "_loss", watched_whole_loss)
     monkeypatch.setattr(EpisodesToTrainBatch, "__call__", watched_batch)
     monkeypatch.setattr(torch.optim.Adam, "step", watched_adam)

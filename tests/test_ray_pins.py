@@ -18,7 +18,7 @@ from ray.tune.schedulers.pb2 import PB2
 
 def test_a_loaded_optimizer_state_brings_the_donors_settings(trial, monkeypatch, tmp_path):
     """Why PpoLearner._set_optimizer_state writes its own settings again (ray#62173, #53831)."""
-    from marl_tune.learner import PpoLearner
+    from marl_tune.algorithms.ppo import PpoLearner
 
     donor, clone = trial({"algorithm.lr": 1e-3, "algorithm.adam_beta1": 0.8}), trial({"algorithm.lr": 7e-4}, number=1)
     for one in (donor, clone):

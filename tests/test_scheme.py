@@ -3,7 +3,7 @@
 import pytest
 
 from marl_tune.__main__ import main
-from marl_tune.build import algorithm_config
+from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.scheme import folded, scheme_lines
 from marl_tune.sharing.module_specs import build_policy_map
 from marl_tune.sharing.policy_map import PolicyMap
@@ -54,7 +54,7 @@ def test_the_critic_is_shown_as_what_it_is(tiny):
 
 
 def test_what_modules_share_is_counted_once_and_trained_by_one_optimizer(tiny):
-    from marl_tune.learner import PpoLearner
+    from marl_tune.algorithms.ppo import PpoLearner
 
     sweep = tiny("module=shared_encoder", "sharing=independent", "env.n_agents=3", "algorithm.lr=3e-4")
     *own, common = lines_of(sweep)

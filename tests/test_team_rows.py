@@ -7,13 +7,13 @@ from probes import Unwrapped, learner_of, sampled, targets_of
 from ray.rllib.utils.minibatch_utils import ShardEpisodesIterator
 
 from marl_tune.__main__ import main
-from marl_tune.build import algorithm_config
+from marl_tune.algorithms.ppo_loss import PpoSettings, ppo_loss
+from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.learning.minibatches import minibatches, steps_of
 from marl_tune.learning.team_rows import TeamRows
 from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
-from marl_tune.ppo_loss import PpoSettings, ppo_loss
 from marl_tune.sampling.rollout import Rollout
 from marl_tune.sampling.team_order import TeamOrder
 from marl_tune.sharing.policy_map import PolicyMap

@@ -14,7 +14,7 @@ from envs import default_config, make_world
 from envs.contract import ContractError, check_world
 from envs.pettingzoo import Pettingzoo
 from envs.world import agents_per_step
-from marl_tune.build import algorithm_config
+from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.errors import ConfigError
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
 from marl_tune.validate import check_trial

@@ -18,7 +18,7 @@ from envs.contract import check_world, play, sample_actions
 from envs.vmas import stays_on
 from envs.vmas_scenario import import_vmas
 from envs.world import StateUnavailable
-from marl_tune.build import algorithm_config
+from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.sampling.env_runner import BatchedEnvRunner
 from marl_tune.sampling.episode_pieces import bring_to_host
 

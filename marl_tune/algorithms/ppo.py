@@ -13,9 +13,9 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
+from marl_tune.algorithms.ppo_loss import PpoSettings, ppo_loss
 from marl_tune.learning.minibatches import Batch
 from marl_tune.learning.on_policy_learner import OnPolicyLearner
-from marl_tune.ppo_loss import PpoSettings, ppo_loss
 
 
 class PpoLearner(OnPolicyLearner, PPOTorchLearner):

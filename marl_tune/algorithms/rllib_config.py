@@ -11,13 +11,13 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
 from envs.world import agents_per_step
+from marl_tune.algorithms.ppo import PpoLearner
 from marl_tune.config.role_settings import LEARNING, role_algorithms
 from marl_tune.config.schema.algorithm import critic_settings
 from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_budget import counted_batch, fragment_length
 from marl_tune.config.trial_resources import runner_cpus
-from marl_tune.learner import PpoLearner
 from marl_tune.learning.central_critic import CriticSettings
 from marl_tune.learning.live_settings import CENTRAL_CRITIC, COMPILE, OPTIMIZER, PRECISION, REWARD_SCALE
 from marl_tune.sampling.env_runner import WITH_STATE, BatchedEnvRunner
@@ -140,7 +140,7 @@ def _training(sweep: SweepConfig) -> dict[str, Any]:
 
 
 def _learner_settings(sweep: SweepConfig, specs: MultiRLModuleSpec) -> dict[str, Any]:
-    """What RLlib has no name for: see the keys in `marl_tune.learner`."""
+    """What RLlib has no name for: see the keys in `marl_tune.algorithms.ppo`."""
     algorithm = sweep.algorithm
     critic = CriticSettings(**critic_settings(algorithm)) if CRITIC in specs.rl_module_specs else None
     return {

@@ -1,0 +1,1 @@
+"""One file an algorithm: its loss, its learner, its part of RLlib's config."""
