@@ -47,8 +47,8 @@ from marl_tune.results.metrics import (
     flat_metrics,
 )
 from marl_tune.sampling.episode_metrics import by_runner, forget_world
-from marl_tune.self_play import SelfPlay
-from marl_tune.shared_pool import SharedPool
+from marl_tune.self_play.controller import SelfPlay
+from marl_tune.self_play.shared_pool import SharedPool
 
 
 class Trial(tune.Trainable):

@@ -6,8 +6,8 @@ import numpy as np
 import yaml
 
 from marl_tune.config.convert import build_option
-from marl_tune.pool import UNTRAINED, Pool
 from marl_tune.sampling.games import Games
+from marl_tune.self_play.pool import UNTRAINED, Pool
 from marl_tune.sharing.game_sides import learners_of, slots_of
 
 CONF = Path(__file__).parent.parent / "conf" / "sharing"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pool_probes import games, pool_of, sharing
 
-from marl_tune.league import Freeze, League
+from marl_tune.self_play.league import Freeze, League
 
 
 def league_pool(**copies):

@@ -13,11 +13,11 @@ from marl_tune.__main__ import main
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sharing import SharingConfig
-from marl_tune.league import Freeze, PastSelves
-from marl_tune.pool import UNTRAINED
-from marl_tune.ratings import DECAY, Payoff, expected_score
 from marl_tune.sampling.assignment import Assignment
 from marl_tune.sampling.games import Games
+from marl_tune.self_play.league import Freeze, PastSelves
+from marl_tune.self_play.pool import UNTRAINED
+from marl_tune.self_play.ratings import DECAY, Payoff, expected_score
 from marl_tune.sharing.game_sides import matchmaker, sides_of, versus
 from marl_tune.sharing.matchmaking import Matchmaker, prioritised
 from marl_tune.sharing.policy_map import PolicyMap

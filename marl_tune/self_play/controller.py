@@ -16,11 +16,11 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from envs.world import World
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sweep import SweepConfig
-from marl_tune.league import Freeze, scheme
-from marl_tune.pool import UNTRAINED, Pool
 from marl_tune.results.metrics import METRICS, TABLE
 from marl_tune.sampling.games import Games
-from marl_tune.shared_pool import SharedPool, Weights
+from marl_tune.self_play.league import Freeze, scheme
+from marl_tune.self_play.pool import UNTRAINED, Pool
+from marl_tune.self_play.shared_pool import SharedPool, Weights
 from marl_tune.sharing.game_sides import learners_of, slots_of
 from marl_tune.sharing.module_specs import build_policy_map, module_specs
 from marl_tune.sharing.world import build_world

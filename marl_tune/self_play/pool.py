@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from marl_tune.ratings import Payoff, both_ways, expected_score
 from marl_tune.sampling.games import DRAW, Games, result_of
+from marl_tune.self_play.ratings import Payoff, both_ways, expected_score
 
 UNTRAINED = "untrained"  # parent and name of the policy in the first slot
 

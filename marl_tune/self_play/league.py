@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from marl_tune.config.schema.self_play import LeagueConfig, SelfPlayConfig, VersusConfig
-from marl_tune.pool import UNTRAINED, Pool
+from marl_tune.self_play.pool import UNTRAINED, Pool
 from marl_tune.sharing.game_sides import LEAGUE_EXPLOITER, MAIN, MAIN_AGENT, MAIN_EXPLOITER, learners_of
 from marl_tune.sharing.matchmaking import Table, prioritised
 
