@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from marl_tune.cluster.ray_quiet import quiet_ray
-from marl_tune.evaluation import load_modules
+from marl_tune.evaluation.play import load_modules
 from marl_tune.results import checkpoint_files
 from marl_tune.results.checkpoint_folder import find_policy
 from marl_tune.sampling.policies import Policies

@@ -47,7 +47,7 @@ def _against(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any
     from marl_tune.cluster.ray_quiet import quiet_ray
 
     quiet_ray()
-    from marl_tune.against import as_table, play_against
+    from marl_tune.evaluation.scripted_opponents import as_table, play_against
 
     explore = bool(arguments.explore)
     return play_against(folder, arguments.against, arguments.episodes, arguments.seed, explore), as_table
@@ -65,13 +65,13 @@ def evaluate(
         explore: whether actions are drawn from the policy, rather than the most likely taken; default: the selection's.
 
     Returns:
-        The numbers of `marl_tune.selection.describe`, with `checkpoint`, `metric`, `seed` and `explore`.
+        The numbers of `marl_tune.evaluation.selection.describe`, with `checkpoint`, `metric`, `seed` and `explore`.
     """
     from marl_tune.cluster.ray_quiet import quiet_ray
 
     quiet_ray()
-    from marl_tune.evaluation import evaluate_checkpoint
-    from marl_tune.selection import describe
+    from marl_tune.evaluation.play import evaluate_checkpoint
+    from marl_tune.evaluation.selection import describe
 
     sweep = checkpoint_files.load_sweep(folder)
     rules = sweep.selection

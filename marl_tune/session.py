@@ -18,6 +18,7 @@ from marl_tune.config import convert, overrides
 from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import parse, trial_count
+from marl_tune.evaluation.selection import select
 from marl_tune.live import ProgressView, progress_view
 from marl_tune.live_state import Budget
 from marl_tune.results.callback import SweepCallback, error_line
@@ -26,7 +27,6 @@ from marl_tune.results.manifest import finish_manifest
 from marl_tune.results.metrics import flat_metrics
 from marl_tune.results.records import TrialRecord
 from marl_tune.results.run_folder import RunFolder, as_typed
-from marl_tune.selection import select
 from marl_tune.self_play_log import SelfPlayJson
 
 

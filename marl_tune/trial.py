@@ -31,7 +31,7 @@ from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_budget import last_agent_step, num_copies
 from marl_tune.curriculum import Curriculum, values_of_episodes
-from marl_tune.evaluation import evaluate_modules
+from marl_tune.evaluation.play import evaluate_modules
 from marl_tune.results import checkpoint_files
 from marl_tune.results.metrics import (
     COPY,

@@ -148,7 +148,7 @@ def test_what_keeps_an_algorithm(tiny):
 
 def test_evaluation_plays_the_world_itself(trial, monkeypatch):
     played = []
-    import marl_tune.evaluation as evaluation
+    import marl_tune.evaluation.play as evaluation
 
     play = evaluation.play
 

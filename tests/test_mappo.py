@@ -158,7 +158,7 @@ def test_a_checkpoint_is_played_without_a_state_or_a_critic(trial, tmp_path, mon
     monkeypatch.setattr(World, "state", no_state)
     played = evaluate(tmp_path / "here", episodes=3, seed=7)
     assert played["episodes"] == 3
-    from marl_tune.evaluation import load_modules
+    from marl_tune.evaluation.play import load_modules
     from marl_tune.results.checkpoint_files import load_sweep
 
     modules = load_modules(tmp_path / "here", load_sweep(tmp_path / "here"))

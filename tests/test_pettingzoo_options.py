@@ -12,10 +12,10 @@ import yaml
 
 from envs import default_config, make_world
 from envs.contract import check_world, play
-from marl_tune import evaluation
 from marl_tune.__main__ import main
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.compose import compose
+from marl_tune.evaluation import play as evaluation
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 SHORT = {

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from marl_tune.evaluation import Evaluation, evaluate_modules, play
+from marl_tune.evaluation.play import Evaluation, evaluate_modules, play
+from marl_tune.evaluation.selection import Candidate, Played, _separation, candidates, describe, ranked, select
 from marl_tune.results.files import read_json
 from marl_tune.results.run_folder import RunFolder
-from marl_tune.selection import Candidate, Played, _separation, candidates, describe, ranked, select
 from marl_tune.sharing.world import build_world
 
 

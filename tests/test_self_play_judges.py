@@ -9,10 +9,12 @@ import pytest
 
 import envs
 from marl_tune import evaluate
-from marl_tune.against import find_player, play_against
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sweep import SelectionConfig
+from marl_tune.evaluation.scripted_opponents import find_player, play_against
+from marl_tune.evaluation.statistics import bootstrap_mean_ci, wilson_interval
+from marl_tune.evaluation.tournament import _schedule
 from marl_tune.report import render
 from marl_tune.report_data import load
 from marl_tune.report_self_play import heat_map, short_name
@@ -20,8 +22,6 @@ from marl_tune.results.files import read_csv, read_json
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import run
 from marl_tune.sampling.games import results_of
-from marl_tune.statistics import bootstrap_mean_ci, wilson_interval
-from marl_tune.tournament import _schedule
 
 WORDS = (
     *("+experiment=tictactoe_self_play", "logger=csv", "logger.progress=off", "module.hidden_dims=[16]"),

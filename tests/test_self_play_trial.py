@@ -7,7 +7,7 @@ from probes import learner_of
 
 from marl_tune.config.compose import compose
 from marl_tune.config.schema.search import PopulationConfig
-from marl_tune.evaluation import evaluate_checkpoint
+from marl_tune.evaluation.play import evaluate_checkpoint
 from marl_tune.results.files import read_csv, read_json
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import run

@@ -11,7 +11,7 @@ from ray.rllib.utils.metrics import ALL_MODULES
 
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
-from marl_tune.evaluation import evaluate_checkpoint
+from marl_tune.evaluation.play import evaluate_checkpoint
 from marl_tune.results import checkpoint_folder
 from marl_tune.sharing.module_specs import build_policy_map, module_specs
 from marl_tune.sharing.world import build_world

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from marl_tune.statistics import bootstrap_ci, iqm, separation, wilson_interval
+from marl_tune.evaluation.statistics import bootstrap_ci, iqm, separation, wilson_interval
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 100, 101])
@@ -60,10 +60,12 @@ def test_the_same_seed_gives_the_same_interval_also_seed_0():
 
 
 def test_pieces_do_not_change_the_number_of_resamples(monkeypatch):
-    monkeypatch.setattr("marl_tune.statistics._CHUNK", 70)
+    monkeypatch.setattr("marl_tune.evaluation.statistics._CHUNK", 70)
     calls = []
     real = iqm
-    monkeypatch.setattr("marl_tune.statistics.iqm", lambda values: calls.append(values.shape) or real(values))
+    monkeypatch.setattr(
+        "marl_tune.evaluation.statistics.iqm", lambda values: calls.append(values.shape) or real(values)
+    )
     bootstrap_ci(np.arange(30.0), resamples=25)
     assert calls == [(2, 30)] * 12 + [(1, 30)]
 

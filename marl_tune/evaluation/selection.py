@@ -17,13 +17,13 @@ import envs
 from marl_tune.config import convert
 from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SelectionConfig, SweepConfig
-from marl_tune.evaluation import Evaluation, evaluate_checkpoint, play
+from marl_tune.evaluation.play import Evaluation, evaluate_checkpoint, play
+from marl_tune.evaluation.statistics import bootstrap_ci, iqm, separation
+from marl_tune.evaluation.tournament import describe_games, lead, play_tournament
 from marl_tune.results import checkpoint_files
 from marl_tune.results.files import write_json, write_text
 from marl_tune.results.metrics import flat_metrics, ranking_stage
 from marl_tune.results.run_folder import RunFolder
-from marl_tune.statistics import bootstrap_ci, iqm, separation
-from marl_tune.tournament import describe_games, lead, play_tournament
 
 
 @dataclass

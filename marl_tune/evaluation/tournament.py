@@ -15,14 +15,14 @@ import numpy as np
 from envs.world import AgentGroup, World
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sweep import SelectionConfig, SweepConfig
-from marl_tune.evaluation import Evaluation, PolicyPlayer, load_modules, play_many
+from marl_tune.evaluation.play import Evaluation, PolicyPlayer, load_modules, play_many
+from marl_tune.evaluation.statistics import bootstrap_mean_ci, iqm, resampled_means
 from marl_tune.results import checkpoint_files
 from marl_tune.sampling.games import results_of, returns_of
 from marl_tune.sampling.policies import Policies
 from marl_tune.sharing.game_sides import learners_of, sides_of, slots_of
 from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.sharing.world import build_world
-from marl_tune.statistics import bootstrap_mean_ci, iqm, resampled_means
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _shared_out(
 
 
 def describe_games(judged: Judged, rules: SelectionConfig) -> dict[str, Any]:
-    """A candidate's games in numbers, under the names of `marl_tune.selection.describe`; `mean_result` ranks."""
+    """A candidate's games in numbers, under the names of `selection.describe`; `mean_result` ranks."""
     low, high = bootstrap_mean_ci(judged.results, rules.confidence, rules.bootstrap, rules.seed)
     return {
         "episodes": len(judged.results),

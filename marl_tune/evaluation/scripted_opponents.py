@@ -13,12 +13,12 @@ from envs.world import AgentGroup, Observations, World
 from marl_tune.config.errors import ConfigError, unknown
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sweep import SweepConfig
-from marl_tune.evaluation import PolicyPlayer, load_modules, play_many, policy_player
+from marl_tune.evaluation.play import PolicyPlayer, load_modules, play_many, policy_player
+from marl_tune.evaluation.statistics import bootstrap_mean_ci, wilson_interval
 from marl_tune.results import checkpoint_files
 from marl_tune.sampling.games import results_of, returns_of
 from marl_tune.sharing.game_sides import sides_of
 from marl_tune.sharing.world import build_world
-from marl_tune.statistics import bootstrap_mean_ci, wilson_interval
 
 OUTCOMES = ("wins", "draws", "losses")
 
@@ -94,7 +94,7 @@ class _Both:
         self.own = {g.name: np.array([agent in agents for agent in g.agents]) for g in world.groups}  # (N,)
 
     def act(self, observations: Any) -> dict[str, np.ndarray]:
-        """See `marl_tune.evaluation.Player`."""
+        """See `marl_tune.evaluation.play.Player`."""
         acting = self.world.acting
         if acting is None:
             acting = {name: np.ones((self.world.num_envs, len(own)), bool) for name, own in self.own.items()}

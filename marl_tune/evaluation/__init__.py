@@ -1,0 +1,1 @@
+"""Playing a policy and judging it: episodes on given seeds, tournaments, statistics, selection of the winner."""
