@@ -25,7 +25,7 @@ from benchmarks.works import WORKS
 from marl_tune.cluster import connect
 from marl_tune.config import convert
 from marl_tune.config.schema.sweep import SweepConfig
-from marl_tune.trial import Trial
+from marl_tune.trial.trial import Trial
 
 
 class BareTrial(Trial):

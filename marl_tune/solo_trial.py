@@ -17,12 +17,12 @@ from ray.train._internal.storage import StorageContext
 from ray.tune import Checkpoint
 from ray.tune.experiment import Trial as TuneTrial
 
-from marl_tune import checkpoint
 from marl_tune.config import convert
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.results import checkpoint_files, checkpoint_folder
 from marl_tune.results.run_folder import RunFolder
-from marl_tune.trial import Trial
+from marl_tune.trial import checkpoint
+from marl_tune.trial.trial import Trial
 
 STATE = "state.json"
 

@@ -13,7 +13,6 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.tune import ResumeConfig
 from ray.tune.utils.serialization import _loads_with_cloudpickle
 
-from marl_tune.checkpoint import retention
 from marl_tune.cluster import startup_patches
 from marl_tune.cluster.tune_controller import keeping_processes
 from marl_tune.config import convert
@@ -27,7 +26,8 @@ from marl_tune.results.callback import SweepCallback
 from marl_tune.results.run_folder import TUNE_STATE, RunFolder
 from marl_tune.search import SearchPlan, plan, seed_everything
 from marl_tune.stopping import SweepStopper
-from marl_tune.trial import Trial
+from marl_tune.trial.checkpoint import retention
+from marl_tune.trial.trial import Trial
 
 
 def train(sweep: SweepConfig, run: RunFolder, callbacks: Sequence[SweepCallback]) -> tuple[list[TuneTrial], bool]:

@@ -50,7 +50,7 @@ def trial(tiny, monkeypatch, ray_session):
     from ray import tune
 
     from marl_tune.config import convert
-    from marl_tune.trial import Trial
+    from marl_tune.trial.trial import Trial
 
     made = []
     # Outside Tune a trial has no id; these carry their own.

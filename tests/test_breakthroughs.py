@@ -12,7 +12,6 @@ import pytest
 
 from marl_tune import session
 from marl_tune.breakthrough_log import BreakthroughNews, BreakthroughsCsv
-from marl_tune.breakthroughs import Breakthrough, BreakthroughDetector
 from marl_tune.callbacks import ProgressCsv
 from marl_tune.config.compose import compose
 from marl_tune.config.convert import from_dict, to_dict
@@ -23,6 +22,7 @@ from marl_tune.results.metrics import COUNT, EVENTS, FREQUENCY, TEAM, flat_metri
 from marl_tune.results.records import BreakthroughRecord
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import run
+from marl_tune.trial.breakthroughs import Breakthrough, BreakthroughDetector
 
 RULES = BreakthroughConfig(window=50, deviations=5.0, min_episodes=100)
 EAGER = ("breakthroughs.window=2", "breakthroughs.deviations=0.01", "breakthroughs.min_episodes=4")

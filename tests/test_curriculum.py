@@ -16,7 +16,6 @@ from marl_tune.config.curriculum_stages import stage_worlds
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.overrides import apply, is_live
 from marl_tune.config.schema.sweep import PlateauConfig, StopConfig
-from marl_tune.curriculum import Curriculum, StageChange, values_of_episodes
 from marl_tune.evaluation.selection import candidates
 from marl_tune.live_state import Budget, SweepState
 from marl_tune.live_table import SweepTable
@@ -26,6 +25,7 @@ from marl_tune.results.metrics import COPY, STAGE, STAGES_LEFT
 from marl_tune.results.records import TrialRecord
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.stopping import SweepStopper
+from marl_tune.trial.curriculum import Curriculum, StageChange, values_of_episodes
 from marl_tune.validate import validate
 
 TWO = "env.curriculum={stages:[{n_agents:2,grid_size:[6,6]},{n_agents:3}],threshold:5,episodes:4}"

@@ -12,7 +12,6 @@ import torch
 from probes import learner_of as learner
 
 from marl_tune.algorithms.rllib_config import algorithm_config
-from marl_tune.breakthroughs import BreakthroughDetector
 from marl_tune.config.curriculum_stages import stage_sweeps
 from marl_tune.config.schema.sweep import BreakthroughConfig
 from marl_tune.config.search_space import Distribution
@@ -23,7 +22,8 @@ from marl_tune.report_stages import stage_lines
 from marl_tune.results.metrics import STAGE, STAGE_CHANGE
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import run
-from marl_tune.trial import Trial, only_live_changes
+from marl_tune.trial.breakthroughs import BreakthroughDetector
+from marl_tune.trial.trial import Trial, only_live_changes
 
 # Each stage is left after its first iteration: 5 episodes end in it, and no return is as low as that.
 FAST = "env.curriculum={stages:[{n_agents:2,grid_size:[6,6]},{n_agents:3}],threshold:-100,episodes:5}"

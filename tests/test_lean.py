@@ -14,7 +14,7 @@ def test_processes_are_made_ready_where_most_of_them_will_be_used(tiny, monkeypa
     monkeypatch.setattr(connect.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(connect.ray, "init", lambda **words: asked.update(words))
     connect.connect(replace(tiny().cluster, num_cpus=cpus), busy)
-    assert asked["_system_config"] == ({"preload_python_modules": ["marl_tune.worker"]} if ready else {})
+    assert asked["_system_config"] == ({"preload_python_modules": ["marl_tune.trial.preload"]} if ready else {})
 
 
 def test_a_process_that_is_ready_can_become_a_trial():

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from ray._common.utils import binary_to_hex
 
-from marl_tune import checkpoint, session, solo, tune_run
+from marl_tune import session, solo, tune_run
 from marl_tune.config.errors import ConfigError
 from marl_tune.results.callback import SweepCallback
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import processes, run, trains_here
 from marl_tune.stopping import SweepStopper
+from marl_tune.trial import checkpoint
 
 ALONE = ("search=none", "search.num_samples=1")
 CURVE = ("iteration", "agent_steps", "return_mean_agent", "learners/shared/policy_loss")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from probes import learner_of as learner
 
-from marl_tune.trial import only_live_changes, trial_number
+from marl_tune.trial.trial import only_live_changes, trial_number
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -35,7 +35,7 @@ def connect(cluster: ClusterConfig, processes: int = 0) -> None:
             address="local",
             num_cpus=cluster.num_cpus,
             num_gpus=cluster.num_gpus,
-            _system_config={"preload_python_modules": ["marl_tune.worker"]} if ready else {},
+            _system_config={"preload_python_modules": ["marl_tune.trial.preload"]} if ready else {},
             **quiet,
         )
         return

@@ -26,7 +26,7 @@ class SweepCallback(Callback):
     def on_breakthrough(
         self, trial_id: str, iteration: int, who: str, level: float, baseline: float, deviation: float
     ) -> None:
-        """Called when a return of `trial_id` rises further than chance explains; see `marl_tune.breakthroughs`.
+        """Called when a return of `trial_id` rises further than chance explains; see `marl_tune.trial.breakthroughs`.
 
         All callbacks have heard of the result by then. A trial that is restored after a crash may tell of it again.
 

@@ -10,7 +10,7 @@ CONFIG, POLICY, TRAINING = (
     "config.json",
     "policy.pt",
     "training.pt",
-)  # files of a checkpoint; see marl_tune/checkpoint.py
+)  # files of a checkpoint; see marl_tune/trial/checkpoint.py
 
 
 def find_policy(path: str, key: str) -> Path:

@@ -35,7 +35,7 @@ class EvaluationConfig:
 
 @dataclass
 class BreakthroughConfig:
-    """What counts as a breakthrough in a return, of the team or of one agent; see marl_tune/breakthroughs.py."""
+    """What counts as a breakthrough in a return, of the team or of one agent; see marl_tune/trial/breakthroughs.py."""
 
     window: int  # newest finished episodes, whose mean is judged, at least 2
     deviations: float  # standard deviations of the difference by which it passes the episodes before, above 0

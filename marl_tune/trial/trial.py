@@ -21,16 +21,13 @@ from ray.rllib.utils.metrics import (
 )
 
 from envs.curriculum import curriculum_of
-from marl_tune import checkpoint
 from marl_tune.algorithms.rllib_config import algorithm_config
-from marl_tune.breakthroughs import BreakthroughDetector
 from marl_tune.cluster import startup_patches
 from marl_tune.config import convert, overrides
 from marl_tune.config.curriculum_stages import stage_sweeps
 from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_budget import last_agent_step, num_copies
-from marl_tune.curriculum import Curriculum, values_of_episodes
 from marl_tune.evaluation.play import evaluate_modules
 from marl_tune.results import checkpoint_files
 from marl_tune.results.metrics import (
@@ -49,6 +46,9 @@ from marl_tune.results.metrics import (
 from marl_tune.sampling.episode_metrics import by_runner, forget_world
 from marl_tune.self_play.controller import SelfPlay
 from marl_tune.self_play.shared_pool import SharedPool
+from marl_tune.trial import checkpoint
+from marl_tune.trial.breakthroughs import BreakthroughDetector
+from marl_tune.trial.curriculum import Curriculum, values_of_episodes
 
 
 class Trial(tune.Trainable):
@@ -253,7 +253,7 @@ class Trial(tune.Trainable):
         return self._breakthroughs.metrics() | told
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Writes weights, optimizer moments and counters; see `marl_tune.checkpoint`."""
+        """Writes weights, optimizer moments and counters; see `marl_tune.trial.checkpoint`."""
         if self._fresh:
             self._curriculum = self._new_curriculum()
             self._build()

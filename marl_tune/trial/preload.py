@@ -3,4 +3,4 @@
 from marl_tune.cluster.fast_imports import uncollected
 
 with uncollected():
-    import marl_tune.trial  # noqa: F401
+    import marl_tune.trial.trial  # noqa: F401

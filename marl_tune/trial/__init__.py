@@ -1,0 +1,1 @@
+"""One trial: the Tune Trainable, its checkpoints, and what follows it (curriculum, breakthroughs)."""
