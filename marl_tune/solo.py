@@ -25,8 +25,8 @@ from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.results.callback import SweepCallback
 from marl_tune.results.checkpoint_files import reading
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.search.stopping import SweepStopper
 from marl_tune.solo_trial import InProcess, Record
-from marl_tune.stopping import SweepStopper
 
 SAME_S = 1.0  # signals this close are one: `timeout` and schedulers send theirs to a process and to its group
 

@@ -24,8 +24,8 @@ from marl_tune.config.search_space import parse
 from marl_tune.config.trial_resources import own_cpus, runner_cpus
 from marl_tune.results.callback import SweepCallback
 from marl_tune.results.run_folder import TUNE_STATE, RunFolder
-from marl_tune.search import SearchPlan, plan, seed_everything
-from marl_tune.stopping import SweepStopper
+from marl_tune.search.searches import SearchPlan, plan, seed_everything
+from marl_tune.search.stopping import SweepStopper
 from marl_tune.trial.checkpoint import retention
 from marl_tune.trial.trial import Trial
 

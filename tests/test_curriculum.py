@@ -24,7 +24,7 @@ from marl_tune.report_data import ReportData
 from marl_tune.results.metrics import COPY, STAGE, STAGES_LEFT
 from marl_tune.results.records import TrialRecord
 from marl_tune.results.run_folder import RunFolder
-from marl_tune.stopping import SweepStopper
+from marl_tune.search.stopping import SweepStopper
 from marl_tune.trial.curriculum import Curriculum, StageChange, values_of_episodes
 from marl_tune.validate import validate
 

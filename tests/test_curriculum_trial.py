@@ -15,13 +15,13 @@ from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.curriculum_stages import stage_sweeps
 from marl_tune.config.schema.sweep import BreakthroughConfig
 from marl_tune.config.search_space import Distribution
-from marl_tune.population import Pbt
-from marl_tune.population_pb2 import Pb2
 from marl_tune.report_charts import Curve
 from marl_tune.report_stages import stage_lines
 from marl_tune.results.metrics import STAGE, STAGE_CHANGE
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import run
+from marl_tune.search.pb2 import Pb2
+from marl_tune.search.pbt import Pbt
 from marl_tune.trial.breakthroughs import BreakthroughDetector
 from marl_tune.trial.trial import Trial, only_live_changes
 

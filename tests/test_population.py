@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marl_tune.config.search_space import Distribution
-from marl_tune.population import perturb
+from marl_tune.search.pbt import perturb
 
 
 @given(value=st.floats(1e-5, 1e-3), factor=st.floats(0.1, 10))

@@ -18,7 +18,7 @@ from marl_tune.config.errors import ConfigError
 from marl_tune.results.callback import SweepCallback
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import processes, run, trains_here
-from marl_tune.stopping import SweepStopper
+from marl_tune.search.stopping import SweepStopper
 from marl_tune.trial import checkpoint
 
 ALONE = ("search=none", "search.num_samples=1")

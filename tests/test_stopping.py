@@ -6,7 +6,7 @@ import time
 import pytest
 
 from marl_tune.config.schema.sweep import PlateauConfig, StopConfig
-from marl_tune.stopping import SweepStopper
+from marl_tune.search.stopping import SweepStopper
 
 
 def stopper(mode="max", **limits):

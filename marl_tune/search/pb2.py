@@ -8,8 +8,8 @@ from typing import Any
 from ray.tune.schedulers.pb2 import PB2
 
 from marl_tune.config.search_space import Distribution
-from marl_tune.population import Population
 from marl_tune.results.metrics import flat_metrics, ranking_stage
+from marl_tune.search.pbt import Population
 
 
 class Pb2(Population, PB2):

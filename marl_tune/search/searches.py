@@ -18,7 +18,7 @@ from marl_tune.config.schema.search import AshaConfig, OptunaConfig, PbtConfig, 
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import Distribution
 from marl_tune.config.trial_budget import asha_max_t
-from marl_tune.population import Pbt
+from marl_tune.search.pbt import Pbt
 
 STUDY_FILE = "optuna.db"
 JSON = "json:"  # marks a choice that is no plain value
@@ -173,7 +173,7 @@ def _pbt(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) ->
 
 
 def _pb2(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
-    from marl_tune.population_pb2 import Pb2
+    from marl_tune.search.pb2 import Pb2
 
     search = sweep.search
     assert isinstance(search, PopulationConfig)
