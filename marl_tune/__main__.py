@@ -21,7 +21,7 @@ def main(words: list[str] | None = None) -> int:
             return 0
         # Hydra, Ray and torch are imported where they are needed, so that help and a wrong setting answer at once.
         from marl_tune.config.compose import compose
-        from marl_tune.validate import validate
+        from marl_tune.validation.validate import validate
 
         sweeps = compose(words)
         for sweep in sweeps:

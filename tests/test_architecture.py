@@ -48,7 +48,7 @@ def test_imports_go_one_way_and_nothing_is_too_long(path):
 
 def test_schemas_need_neither_torch_nor_ray():
     code = (
-        "import sys, marl_tune.config.registry, marl_tune.validate, modules.schemas;"
+        "import sys, marl_tune.config.registry, marl_tune.validation.validate, modules.schemas;"
         "import envs.ant_colony, envs.vmas;"
         "found = {'torch', 'ray'} & set(sys.modules); assert not found, found"
     )

@@ -17,7 +17,7 @@ from marl_tune.config.convert import field_types
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.registry import GROUPS, options, schema
 from marl_tune.config.search_space import parse, trial_count
-from marl_tune.validate import validate
+from marl_tune.validation.validate import validate
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"

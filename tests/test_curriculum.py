@@ -26,7 +26,7 @@ from marl_tune.results.records import TrialRecord
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.search.stopping import SweepStopper
 from marl_tune.trial.curriculum import Curriculum, StageChange, values_of_episodes
-from marl_tune.validate import validate
+from marl_tune.validation.validate import validate
 
 TWO = "env.curriculum={stages:[{n_agents:2,grid_size:[6,6]},{n_agents:3}],threshold:5,episodes:4}"
 

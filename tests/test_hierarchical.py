@@ -22,7 +22,7 @@ from marl_tune.evaluation.play import evaluate_modules
 from marl_tune.plan import plan_lines
 from marl_tune.sharing.module_specs import build_policy_map, module_configs, module_specs
 from marl_tune.sharing.world import build_world
-from marl_tune.validate import check_trial, validate
+from marl_tune.validation.validate import check_trial, validate
 
 ON = ("sharing=hierarchical", "sharing.interval=3")
 TEAM = {"manager": "team"}

@@ -9,7 +9,7 @@ import marl_tune.learning.on_policy_learner as learner_module
 from envs.world import World
 from marl_tune.evaluate import evaluate
 from marl_tune.learning.minibatches import minibatches
-from marl_tune.validate import validate
+from marl_tune.validation.validate import validate
 
 SHARED, MAPPO = "sharing=shared_critic", ("algorithm=mappo", "sharing=shared_critic")
 

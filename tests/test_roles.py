@@ -12,8 +12,8 @@ from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.overrides import apply, is_live, trial_keys
 from marl_tune.config.role_settings import LEARNING, role_algorithms
-from marl_tune.validate import check_trial, validate
-from marl_tune.validate_space import check_space
+from marl_tune.validation.search_space import check_space
+from marl_tune.validation.validate import check_trial, validate
 
 ROLES = "+sharing.roles={scouts:{agents:['*_0']},workers:{agents:['*']}}"
 OWN = {

@@ -19,7 +19,7 @@ from marl_tune.results.callback import SweepCallback
 from marl_tune.results.checkpoint_folder import find_policy
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import run
-from marl_tune.validate import validate
+from marl_tune.validation.validate import validate
 
 SEEDS = "+space.seed.grid=[1,2]"
 OF_SIZES = "+space.module.hidden_dims.choice=[[8],[16,16]]"

@@ -21,7 +21,7 @@ from marl_tune.self_play.ratings import DECAY, Payoff, expected_score
 from marl_tune.sharing.game_sides import matchmaker, sides_of, versus
 from marl_tune.sharing.matchmaking import Matchmaker, prioritised
 from marl_tune.sharing.policy_map import PolicyMap
-from marl_tune.validate_self_play import check_self_play
+from marl_tune.validation.self_play import check_self_play
 
 BOX, OTHER, TWO = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
 TEAMS = (AgentGroup("red", ("red_0", "red_1"), BOX, TWO), AgentGroup("blue", ("blue_0",), BOX, TWO))

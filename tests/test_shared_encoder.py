@@ -15,7 +15,7 @@ from marl_tune.evaluation.play import evaluate_checkpoint
 from marl_tune.results import checkpoint_folder
 from marl_tune.sharing.module_specs import build_policy_map, module_specs
 from marl_tune.sharing.world import build_world
-from marl_tune.validate import validate
+from marl_tune.validation.validate import validate
 
 WORDS = ("module=shared_encoder", "sharing=independent", "env.n_agents=3")
 

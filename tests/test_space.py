@@ -7,7 +7,7 @@ import pytest
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.search_space import Distribution, grid_points, normalise, parse, parse_entry, trial_count
-from marl_tune.validate_space import FULL_PRODUCT, combinations
+from marl_tune.validation.search_space import FULL_PRODUCT, combinations
 
 SPACE = {
     "algorithm.lr": {"loguniform": [1e-5, 1e-3]},

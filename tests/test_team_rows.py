@@ -17,7 +17,7 @@ from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.sampling.rollout import Rollout
 from marl_tune.sampling.team_order import TeamOrder
 from marl_tune.sharing.policy_map import PolicyMap
-from marl_tune.validate import validate
+from marl_tune.validation.validate import validate
 from modules.communication import MESSAGE_NOISE
 
 TALKING = "module=communication"

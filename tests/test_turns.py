@@ -17,7 +17,7 @@ from envs.world import agents_per_step
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.errors import ConfigError
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
-from marl_tune.validate import check_trial
+from marl_tune.validation.validate import check_trial
 
 PROBES = "pettingzoo_probes"
 WORLDS = [

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from envs.curriculum import curriculum_of, merged, world_itself
 from marl_tune.config.convert import build
-from marl_tune.config.errors import ConfigError, invalid
-from marl_tune.config.schema.sharing import SharedCriticConfig
+from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sweep import SweepConfig
-from marl_tune.results.metrics import OF_THE_WORLD_ITSELF
-from marl_tune.sharing.schemes import CRITIC
-from marl_tune.sharing.world_facts import policy_map_of, world_facts
-from modules.schemas import CommunicationFields
-
-KINDS = ("observation space", "action space", "number of agents")  # what a module's weights, or its rows, depend on
-STAGED_SEARCHES = ("none", "random", "grid", "pbt", "pb2")  # that compare scores of one stage only, or none at all
 
 
 def stage_worlds(env: Any) -> list[Any]:
@@ -46,70 +37,9 @@ def _stage_world(itself: Any, changes: dict[str, Any], key: str) -> Any:
     try:
         return build(type(itself), merged(own, changes), key)
     except ConfigError as error:
-        raise _of_stage(error, key) from error
+        raise of_stage(error, key) from error
 
 
-def _of_stage(error: ConfigError, key: str) -> ConfigError:
+def of_stage(error: ConfigError, key: str) -> ConfigError:
     """The error with the stage in front, unless it names it already."""
     return error if key in str(error) else ConfigError(f"{key}: {error}")
-
-
-def check_stages(sweep: SweepConfig, check_world: Callable[[SweepConfig], None]) -> None:
-    """Refuse a curriculum one of whose stages does not work, or which policies could not be carried through.
-
-    Builds the world of every stage.
-
-    Args:
-        sweep: the sweep; without a curriculum nothing is checked.
-        check_world: the rules that a sweep must keep in its world.
-    """
-    curriculum = curriculum_of(sweep.env)
-    if curriculum is None:
-        return
-    if sweep.cluster.rollout == "rllib":
-        rule = "be batched where env.curriculum is set: RLlib's runner does not tell of each episode"
-        raise invalid("cluster.rollout", rule, sweep.cluster.rollout)
-    if curriculum.metric.startswith(OF_THE_WORLD_ITSELF) and sweep.evaluation.interval == 0:
-        raise invalid("evaluation.interval", f"be at least 1 where env.curriculum.metric is {curriculum.metric}", 0)
-    if sweep.search.name not in STAGED_SEARCHES and not sweep.search.metric.startswith(OF_THE_WORLD_ITSELF):
-        rule = (
-            f"be of the evaluation, such as evaluation/{sweep.search.metric}, under search={sweep.search.name} where "
-            "env.curriculum is set: trials in different stages are scored in different worlds"
-        )
-        raise invalid("search.metric", rule, sweep.search.metric)
-    *stages, itself = stage_sweeps(sweep)
-    expected = _modules(itself)
-    for number, staged in enumerate(stages):
-        try:
-            check_world(staged)
-            _check_modules(_modules(staged), expected, stage_key(number), sweep.sharing.name)
-        except ConfigError as error:
-            raise _of_stage(error, stage_key(number)) from error
-
-
-def _modules(sweep: SweepConfig) -> dict[str, tuple[Any, ...]]:
-    """Module id -> its `KINDS`, in the sweep's world."""
-    modules = policy_map_of(sweep).modules
-    talks = isinstance(sweep.module, CommunicationFields)
-    spaces: dict[str, tuple[Any, ...]] = {
-        module_id: (agents.observation_space, agents.action_space, len(agents.agents) if talks else None)
-        for module_id, agents in modules.items()
-    }
-    if isinstance(sweep.sharing, SharedCriticConfig):
-        spaces[CRITIC] = (world_facts(sweep).state_space, None, sum(len(agents.agents) for agents in modules.values()))
-    return spaces
-
-
-def _check_modules(there: dict[str, Any], expected: dict[str, Any], key: str, sharing: str) -> None:
-    if there.keys() != expected.keys():
-        only = sorted(there.keys() ^ expected.keys())
-        named = ", ".join(only[:3]) + (", …" if len(only) > 3 else "")
-        raise ConfigError(
-            f"{key} must keep the modules of the world itself, so that policies carry over, but adds or lacks {named} "
-            f"under sharing={sharing}: let agents share modules (sharing=parameter_sharing or roles)"
-        )
-    for module_id, spaces in there.items():
-        for kind, own, other in zip(KINDS, spaces, expected[module_id], strict=True):
-            if own != other:
-                rule = f"keep the {kind} of module {module_id!r}, {other}, so that policies carry over"
-                raise ConfigError(f"{key} must {rule}, got {own}")

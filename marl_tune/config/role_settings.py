@@ -5,38 +5,15 @@ from typing import Any
 
 from envs.hierarchy import MANAGER
 from marl_tune.config.convert import build
-from marl_tune.config.errors import ConfigError, invalid
+from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.algorithm import PpoConfig
 from marl_tune.config.schema.sharing import HierarchicalConfig, RoleConfig
 from marl_tune.config.schema.sweep import SweepConfig
-from marl_tune.results.checkpoint_folder import find_policy
-from modules.schemas import SharedEncoderConfig
 
 LEARNING = tuple(
     f.name for f in dataclasses.fields(RoleConfig) if f.name in {g.name for g in dataclasses.fields(PpoConfig)}
 )
 # settings of `algorithm` that a role may change
-
-
-def check_roles(sweep: SweepConfig) -> None:
-    """`ConfigError` names the role's key where a field of its module is unknown, a value is out of range, or its
-    checkpoint is none."""
-    role_modules(sweep)
-    role_algorithms(sweep)
-    for name, role in sweep.sharing.roles.items():
-        if isinstance(sweep.module, SharedEncoderConfig):
-            _check_shared_encoder(f"sharing.roles.{name}", role)
-        if role.checkpoint is not None:
-            find_policy(role.checkpoint, f"sharing.roles.{name}.checkpoint")
-
-
-def _check_shared_encoder(key: str, role: RoleConfig) -> None:
-    """One encoder has one optimizer, and either learns or does not."""
-    for field, free in (("lr", None), ("trains", True), ("checkpoint", None)):
-        if getattr(role, field) != free:
-            shown = "true" if free else "null"
-            rule = f"be {shown} under module=shared_encoder: the encoder is that of the other roles, too"
-            raise invalid(f"{key}.{field}", rule, getattr(role, field))
 
 
 def role_modules(sweep: SweepConfig) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """Rules over a sharing scheme, its roles and its critic."""
 
 from marl_tune.config.errors import ConfigError, invalid
+from marl_tune.config.role_settings import role_algorithms, role_modules
 from marl_tune.config.schema.algorithm import MappoConfig
-from marl_tune.config.schema.sharing import SharedCriticConfig
+from marl_tune.config.schema.sharing import RoleConfig, SharedCriticConfig
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.results.checkpoint_folder import find_policy
+from modules.schemas import SharedEncoderConfig
 
 
 def check_critic(sweep: SweepConfig) -> None:
@@ -19,3 +22,24 @@ def check_critic(sweep: SweepConfig) -> None:
     if sweep.cluster.rollout == "rllib":
         rule = "be batched under sharing=shared_critic: RLlib's runner does not record the state of the world"
         raise invalid("cluster.rollout", rule, sweep.cluster.rollout)
+
+
+def check_roles(sweep: SweepConfig) -> None:
+    """`ConfigError` names the role's key where a field of its module is unknown, a value is out of range, or its
+    checkpoint is none."""
+    role_modules(sweep)
+    role_algorithms(sweep)
+    for name, role in sweep.sharing.roles.items():
+        if isinstance(sweep.module, SharedEncoderConfig):
+            _check_shared_encoder(f"sharing.roles.{name}", role)
+        if role.checkpoint is not None:
+            find_policy(role.checkpoint, f"sharing.roles.{name}.checkpoint")
+
+
+def _check_shared_encoder(key: str, role: RoleConfig) -> None:
+    """One encoder has one optimizer, and either learns or does not."""
+    for field, free in (("lr", None), ("trains", True), ("checkpoint", None)):
+        if getattr(role, field) != free:
+            shown = "true" if free else "null"
+            rule = f"be {shown} under module=shared_encoder: the encoder is that of the other roles, too"
+            raise invalid(f"{key}.{field}", rule, getattr(role, field))

@@ -3,7 +3,7 @@
 Imports neither torch, ray nor Hydra. Values live in conf/ only, types and meaning here only: a field has no default. A
 field that ends in `| None` is off, or worked out, when null. The dataclasses of `env` and `module` stand beside their
 classes in envs/ and modules/schemas.py; those of each other group are in a file of its name beside this one. Ranges are
-checked when an object is made (`ConfigError`: key, rule, value); rules over several keys are in marl_tune/validate.py.
+checked when an object is made (`ConfigError`: key, rule, value); rules over several keys are in marl_tune/validation/.
 """
 
 from dataclasses import dataclass, field

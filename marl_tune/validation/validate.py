@@ -8,9 +8,8 @@ import gymnasium as gym
 
 from envs.hierarchy import FEATURES
 from marl_tune.cluster.machine import check_cluster, machine_resources
-from marl_tune.config.curriculum_stages import check_stages
 from marl_tune.config.errors import ConfigError, invalid
-from marl_tune.config.role_settings import check_roles, role_modules
+from marl_tune.config.role_settings import role_modules
 from marl_tune.config.schema.search import AshaConfig, PopulationConfig
 from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
@@ -18,10 +17,11 @@ from marl_tune.config.search_space import parse
 from marl_tune.config.trial_budget import asha_max_t, counted_batch, last_agent_step, max_iterations, num_copies
 from marl_tune.results.metrics import COUNT, FREQUENCY
 from marl_tune.sharing.world_facts import policy_map_of, world_facts
-from marl_tune.validate_communication import check_communication
-from marl_tune.validate_self_play import check_self_play
-from marl_tune.validate_space import check_space
-from marl_tune.validation.sharing import check_critic
+from marl_tune.validation.communication import check_communication
+from marl_tune.validation.curriculum import check_stages
+from marl_tune.validation.search_space import check_space
+from marl_tune.validation.self_play import check_self_play
+from marl_tune.validation.sharing import check_critic, check_roles
 from modules.schemas import ImageFields, SharedEncoderConfig, check_image
 
 

@@ -1,4 +1,4 @@
-"""Rules of self-play and leagues over several settings; see `marl_tune.validate`."""
+"""Rules of self-play and leagues over several settings; see `marl_tune.validation.validate`."""
 
 from marl_tune.config.errors import invalid
 from marl_tune.config.schema.self_play import LeagueConfig, VersusConfig
