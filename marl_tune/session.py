@@ -12,8 +12,6 @@ from typing import Any
 from ray.tune.experiment import Trial as TuneTrial
 
 from marl_tune import report, solo, tune_run
-from marl_tune.breakthrough_log import BreakthroughNews, BreakthroughsCsv
-from marl_tune.callbacks import LineageCsv, ProgressCsv
 from marl_tune.config import convert, overrides
 from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SweepConfig
@@ -21,13 +19,16 @@ from marl_tune.config.search_space import parse, trial_count
 from marl_tune.evaluation.selection import select
 from marl_tune.live import ProgressView, progress_view
 from marl_tune.live_state import Budget
+from marl_tune.loggers.breakthroughs_csv import BreakthroughNews, BreakthroughsCsv
+from marl_tune.loggers.lineage_csv import LineageCsv
+from marl_tune.loggers.progress_csv import ProgressCsv
+from marl_tune.loggers.self_play_json import SelfPlayJson
 from marl_tune.results.callback import SweepCallback, error_line
 from marl_tune.results.formatting import score_of
 from marl_tune.results.manifest import finish_manifest
 from marl_tune.results.metrics import flat_metrics
 from marl_tune.results.records import TrialRecord
 from marl_tune.results.run_folder import RunFolder, as_typed
-from marl_tune.self_play_log import SelfPlayJson
 
 
 def run_session(sweep: SweepConfig, folder: RunFolder, here: bool) -> str:
@@ -78,11 +79,11 @@ def make_callbacks(sweep: SweepConfig, folder: RunFolder) -> list[SweepCallback]
     if has_opponents(sweep):
         callbacks.append(SelfPlayJson(folder))
     if logger.tensorboard:
-        from marl_tune.logging_tensorboard import TensorboardCallback
+        from marl_tune.loggers.tensorboard import TensorboardCallback
 
         callbacks.append(TensorboardCallback(folder, keys, search.metric))
     if logger.wandb is not None:
-        from marl_tune.logging_wandb import WandbCallback
+        from marl_tune.loggers.wandb import WandbCallback
 
         place = logger.wandb
         tags = [sweep.env.name, sweep.module.name, search.name, *place.tags]

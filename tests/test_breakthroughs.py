@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from marl_tune import session
-from marl_tune.breakthrough_log import BreakthroughNews, BreakthroughsCsv
-from marl_tune.callbacks import ProgressCsv
 from marl_tune.config.compose import compose
 from marl_tune.config.convert import from_dict, to_dict
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sweep import BreakthroughConfig
+from marl_tune.loggers.breakthroughs_csv import BreakthroughNews, BreakthroughsCsv
+from marl_tune.loggers.progress_csv import ProgressCsv
 from marl_tune.results.callback import SweepCallback
 from marl_tune.results.metrics import COUNT, EVENTS, FREQUENCY, TEAM, flat_metrics
 from marl_tune.results.records import BreakthroughRecord

@@ -11,8 +11,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from marl_tune.callbacks import FIRST_COLUMNS, LineageCsv, ProgressCsv
-from marl_tune.logging_tensorboard import TensorboardCallback
+from marl_tune.loggers.lineage_csv import LineageCsv
+from marl_tune.loggers.progress_csv import FIRST_COLUMNS, ProgressCsv
+from marl_tune.loggers.tensorboard import TensorboardCallback
 from marl_tune.results.callback import error_line, searched
 from marl_tune.results.files import read_csv
 from marl_tune.results.metrics import flat_metrics

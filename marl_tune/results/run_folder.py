@@ -2,7 +2,7 @@
 
 Every file is replaced as a whole (written beside its place, then moved there), so that neither a reader nor a run that
 is killed ever leaves or meets half a file. The one exception is progress.csv, which grows by a line a result; see
-`marl_tune.callbacks.ProgressCsv`.
+`marl_tune.loggers.progress_csv.ProgressCsv`.
 """
 
 from __future__ import annotations

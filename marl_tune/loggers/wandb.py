@@ -1,6 +1,6 @@
 """Weights & Biases: one run a trial, all written by the driver's process, and no account needed.
 
-The rows' step is the number that `marl_tune.callbacks.ProgressCsv` gives a result: it never goes backwards. (Ray's
+The rows' step is the number that `progress_csv.ProgressCsv` gives a result: it never goes backwards. (Ray's
 own callback starts a process a trial and logs by `training_iteration`, which jumps when population based training
 copies another trial; W&B drops a row whose step goes back.)
 

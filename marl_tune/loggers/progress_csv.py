@@ -15,7 +15,6 @@ from ray.tune.experiment import Trial
 from marl_tune.results.callback import SweepCallback
 from marl_tune.results.files import csv_text, read_csv, write_text
 from marl_tune.results.metrics import ROW, flat_metrics
-from marl_tune.results.records import LineageRecord
 from marl_tune.results.run_folder import RunFolder
 
 FIRST_COLUMNS = ("trial", ROW, "iteration", "env_steps", "agent_steps")
@@ -124,25 +123,3 @@ class ProgressCsv(SweepCallback):
     def _write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         assert self._columns is not None
         write_text(self._path, csv_text(self._columns, rows))
-
-
-class LineageCsv(SweepCallback):
-    """Writes lineage.csv: a row an exploit. Exploits of time that a crash has undone are removed again."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
-        self._records: list[LineageRecord] = []
-
-    def on_exploit(
-        self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, Any], new: Mapping[str, Any]
-    ) -> None:
-        self._records.append(LineageRecord(iteration, donor_id, trial_id, dict(old), dict(new)))
-        self._folder.write_lineage(self._records)
-
-    def get_state(self) -> dict[str, Any]:
-        return {"exploits": len(self._records)}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        self._records = self._folder.read_lineage()[: state["exploits"]]
-        if self._records or self._folder.lineage.exists():
-            self._folder.write_lineage(self._records)

@@ -1,0 +1,32 @@
+"""lineage.csv: which trial of a population copied which other, and what it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from marl_tune.results.callback import SweepCallback
+from marl_tune.results.records import LineageRecord
+from marl_tune.results.run_folder import RunFolder
+
+
+class LineageCsv(SweepCallback):
+    """Writes lineage.csv: a row an exploit. Exploits of time that a crash has undone are removed again."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._records: list[LineageRecord] = []
+
+    def on_exploit(
+        self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, Any], new: Mapping[str, Any]
+    ) -> None:
+        self._records.append(LineageRecord(iteration, donor_id, trial_id, dict(old), dict(new)))
+        self._folder.write_lineage(self._records)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"exploits": len(self._records)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._records = self._folder.read_lineage()[: state["exploits"]]
+        if self._records or self._folder.lineage.exists():
+            self._folder.write_lineage(self._records)
