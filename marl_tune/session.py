@@ -17,8 +17,8 @@ from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import parse, trial_count
 from marl_tune.evaluation.selection import select
-from marl_tune.live import ProgressView, progress_view
-from marl_tune.live_state import Budget
+from marl_tune.live.sweep_state import Budget
+from marl_tune.live.views import ProgressView, progress_view
 from marl_tune.loggers.breakthroughs_csv import BreakthroughNews, BreakthroughsCsv
 from marl_tune.loggers.lineage_csv import LineageCsv
 from marl_tune.loggers.progress_csv import ProgressCsv

@@ -17,8 +17,8 @@ from marl_tune.config.errors import ConfigError
 from marl_tune.config.overrides import apply, is_live
 from marl_tune.config.schema.sweep import PlateauConfig, StopConfig
 from marl_tune.evaluation.selection import candidates
-from marl_tune.live_state import Budget, SweepState
-from marl_tune.live_table import SweepTable
+from marl_tune.live.sweep_state import Budget, SweepState
+from marl_tune.live.table import SweepTable
 from marl_tune.plan import plan_lines
 from marl_tune.report_data import ReportData
 from marl_tune.results.metrics import COPY, STAGE, STAGES_LEFT

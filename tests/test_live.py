@@ -13,9 +13,9 @@ import cloudpickle
 import pytest
 from rich.console import Console
 
-from marl_tune.live import LINE_S, REFRESH_S, LiveView, PlainView, ProgressView, progress_view
-from marl_tune.live_state import Budget, SweepState
-from marl_tune.live_table import SweepTable, visible
+from marl_tune.live.sweep_state import Budget, SweepState
+from marl_tune.live.table import SweepTable, visible
+from marl_tune.live.views import LINE_S, REFRESH_S, LiveView, PlainView, ProgressView, progress_view
 
 KEYS = ["algorithm.lr", "algorithm.entropy_coeff", "env.pheromone_decay", "module.hidden_dims"]
 

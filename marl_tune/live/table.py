@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from marl_tune.live_state import SweepState, TrialView
+from marl_tune.live.sweep_state import SweepState, TrialView
 from marl_tune.results.formatting import (
     format_count,
     format_duration,

@@ -12,8 +12,8 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 from rich.live import Live
 
-from marl_tune.live_state import Budget, SweepState
-from marl_tune.live_table import STATUS_WORDS, SweepTable
+from marl_tune.live.sweep_state import Budget, SweepState
+from marl_tune.live.table import STATUS_WORDS, SweepTable
 from marl_tune.results.callback import SweepCallback, error_line, searched
 from marl_tune.results.formatting import (
     format_count,
@@ -44,7 +44,7 @@ def progress_view(
 
     Args:
         title: names the sweep, such as `ant_colony/2026-11-21_10-00-00`.
-        metric, mode, keys, budget: as in `marl_tune.live_state.SweepState`.
+        metric, mode, keys, budget: as in `marl_tune.live.sweep_state.SweepState`.
         console: where to draw; stdout by default.
     """
     console = console or Console()

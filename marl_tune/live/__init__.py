@@ -1,0 +1,1 @@
+"""The state of a running sweep and its views in a terminal."""
