@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
 
-from marl_tune import report, solo, tune_run
+from marl_tune import solo, tune_run
 from marl_tune.config import convert, overrides
 from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SweepConfig
@@ -23,6 +23,7 @@ from marl_tune.loggers.breakthroughs_csv import BreakthroughNews, BreakthroughsC
 from marl_tune.loggers.lineage_csv import LineageCsv
 from marl_tune.loggers.progress_csv import ProgressCsv
 from marl_tune.loggers.self_play_json import SelfPlayJson
+from marl_tune.report import page
 from marl_tune.results.callback import SweepCallback, error_line
 from marl_tune.results.formatting import score_of
 from marl_tune.results.manifest import finish_manifest
@@ -124,7 +125,7 @@ def _conclude(sweep: SweepConfig, folder: RunFolder, outcome: _Outcome) -> None:
         best=best,
     )
     finish_manifest(folder, outcome.status)
-    report.write_report(folder)
+    page.write_report(folder)
     _say(folder, outcome, best, records)
 
 

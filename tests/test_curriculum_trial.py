@@ -15,8 +15,8 @@ from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.curriculum_stages import stage_sweeps
 from marl_tune.config.schema.sweep import BreakthroughConfig
 from marl_tune.config.search_space import Distribution
-from marl_tune.report_charts import Curve
-from marl_tune.report_stages import stage_lines
+from marl_tune.report.charts import Curve
+from marl_tune.report.stages import stage_lines
 from marl_tune.results.metrics import STAGE, STAGE_CHANGE
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import run

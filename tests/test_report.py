@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from marl_tune.report import main, render, write_report
-from marl_tune.report_charts import Axis, Curve, learning_curves, ticks
-from marl_tune.report_data import load
+from marl_tune.report.__main__ import main
+from marl_tune.report.charts import Axis, Curve, learning_curves, ticks
+from marl_tune.report.data import load
+from marl_tune.report.page import render, write_report
 from marl_tune.results.files import csv_text, write_json, write_text
 from marl_tune.results.manifest import begin_manifest, finish_manifest
 from marl_tune.results.records import BreakthroughRecord, LineageRecord, TrialRecord
@@ -255,7 +256,7 @@ def test_the_command_writes_the_report_and_refuses_other_folders(folder, tmp_pat
 
 def test_a_report_needs_neither_ray_nor_torch(folder):
     code = (
-        "import sys, json; from marl_tune.report import main; main(sys.argv[1:]);"
+        "import sys, json; from marl_tune.report.__main__ import main; main(sys.argv[1:]);"
         " print(json.dumps([name for name in ('ray', 'torch', 'hydra') if name in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True, check=True)

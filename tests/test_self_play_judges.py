@@ -15,9 +15,9 @@ from marl_tune.config.schema.sweep import SelectionConfig
 from marl_tune.evaluation.scripted_opponents import find_player, play_against
 from marl_tune.evaluation.statistics import bootstrap_mean_ci, wilson_interval
 from marl_tune.evaluation.tournament import _schedule
-from marl_tune.report import render
-from marl_tune.report_data import load
-from marl_tune.report_self_play import heat_map, short_name
+from marl_tune.report.data import load
+from marl_tune.report.page import render
+from marl_tune.report.self_play import heat_map, short_name
 from marl_tune.results.files import read_csv, read_json
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.run import run

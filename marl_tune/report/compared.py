@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from marl_tune.report_charts import LINE_STYLES, Curve
-from marl_tune.report_data import ReportData
+from marl_tune.report.charts import LINE_STYLES, Curve
+from marl_tune.report.data import ReportData
 from marl_tune.results.files import as_json
 from marl_tune.results.formatting import format_value
 from marl_tune.results.records import TrialRecord

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from marl_tune import report_charts as charts
-from marl_tune.report_data import ReportData, curves_of
-from marl_tune.report_html import wide
+from marl_tune.report import charts
+from marl_tune.report.data import ReportData, curves_of
+from marl_tune.report.html_parts import wide
 from marl_tune.results.files import read_csv, read_json
 from marl_tune.results.metrics import ELO
 

@@ -6,20 +6,17 @@ a run which was cut off has not written.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from marl_tune import report_charts as charts
-from marl_tune.report_compared import Setting, caveats, compare, mean_curves, note
-from marl_tune.report_data import ReportData, load
-from marl_tune.report_html import cell, folded, number_cell, table, wide
-from marl_tune.report_self_play import section as self_play_section
-from marl_tune.report_stages import stage_lines
+from marl_tune.report import charts
+from marl_tune.report.compared import Setting, caveats, compare, mean_curves, note
+from marl_tune.report.data import ReportData, load
+from marl_tune.report.html_parts import cell, folded, number_cell, table, wide
+from marl_tune.report.self_play import section as self_play_section
+from marl_tune.report.stages import stage_lines
 from marl_tune.results.files import as_cell, write_text
 from marl_tune.results.formatting import (
     format_count,
@@ -33,7 +30,7 @@ from marl_tune.results.formatting import (
 from marl_tune.results.records import TrialRecord
 from marl_tune.results.run_folder import RunFolder
 
-TEMPLATE = Path(__file__).with_name("report_template.html")
+TEMPLATE = Path(__file__).with_name("template.html")
 SCALES = {"return_mean_agent": " (mean over agents)", "return_sum_team": " (sum over agents)"}
 BREAKTHROUGHS = 10  # that are shown
 COLOURED = 5  # trials, besides the winner, that have a colour of their own
@@ -377,21 +374,3 @@ def _ending(setting: Setting, best: Setting) -> list[str]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """The command: writes the report of a run and prints where it is."""
-    parser = argparse.ArgumentParser(prog="python -m marl_tune.report", description="Write report.html of a run anew.")
-    parser.add_argument("path", metavar="PATH", help="a run's folder, results/NAME/TIME")
-    path = parser.parse_args(words).path
-    try:
-        folder = RunFolder.open(path)
-    except FileNotFoundError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(write_report(folder))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

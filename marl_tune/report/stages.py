@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
-from marl_tune.report_charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Axis, Curve, svg, text, x_axis
+from marl_tune.report.charts import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Axis, Curve, svg, text, x_axis
 
 STEP = 30  # height of a stage
 APART = 3  # units between the lines of two trials in one stage
