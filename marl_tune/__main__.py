@@ -28,7 +28,7 @@ def main(words: list[str] | None = None) -> int:
             validate(sweep)
         if not sweeps:  # Hydra has answered: --cfg job, --info, --hydra-help
             return 0
-        from marl_tune.run import run
+        from marl_tune.sweep.run import run
 
         worst = 0
         for sweep in sweeps:

@@ -205,7 +205,7 @@ def empty_folder(tmp_path, monkeypatch):
     def started(sweep, command):
         raise AssertionError("a sweep with wrong settings was started")
 
-    monkeypatch.setitem(sys.modules, "marl_tune.run", types.SimpleNamespace(run=started))
+    monkeypatch.setitem(sys.modules, "marl_tune.sweep.run", types.SimpleNamespace(run=started))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "there").mkdir()

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from marl_tune import session
 from marl_tune.config.compose import compose
 from marl_tune.config.convert import from_dict, to_dict
 from marl_tune.config.errors import ConfigError
@@ -21,7 +20,8 @@ from marl_tune.results.callback import SweepCallback
 from marl_tune.results.metrics import COUNT, EVENTS, FREQUENCY, TEAM, flat_metrics
 from marl_tune.results.records import BreakthroughRecord
 from marl_tune.results.run_folder import RunFolder
-from marl_tune.run import run
+from marl_tune.sweep import session
+from marl_tune.sweep.run import run
 from marl_tune.trial.breakthroughs import Breakthrough, BreakthroughDetector
 
 RULES = BreakthroughConfig(window=50, deviations=5.0, min_episodes=100)

@@ -17,11 +17,11 @@ import torch
 
 from envs import default_config, make_world, snapshots
 from envs.contract import sample_actions
-from marl_tune import session
 from marl_tune.config.errors import ConfigError
 from marl_tune.results.callback import SweepCallback
-from marl_tune.run import run
-from marl_tune.solo_trial import InProcess
+from marl_tune.sweep import session
+from marl_tune.sweep.in_process_trial import InProcess
+from marl_tune.sweep.run import run
 
 ALONE = ("search=none", "search.num_samples=1")
 OURS = re.compile(r"(marl_tune|envs|modules)(\.\w+)*")

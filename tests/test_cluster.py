@@ -12,7 +12,7 @@ from marl_tune.cluster.machine import check_cluster
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.trial_resources import Resources, trial_resources
-from marl_tune.tune_run import placement
+from marl_tune.sweep.tune_driver import placement
 
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled", "WANDB_MODE": "offline"}
 HEAD = """

@@ -42,7 +42,7 @@ def runs(monkeypatch, tmp_path):
         noted.commands.append(command)
         return noted.codes.pop(0) if noted.codes else 0
 
-    monkeypatch.setitem(sys.modules, "marl_tune.run", types.SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "marl_tune.sweep.run", types.SimpleNamespace(run=run))
     monkeypatch.chdir(tmp_path)
     return noted
 

@@ -19,12 +19,12 @@ from marl_tune.config.schema.sweep import PlateauConfig, StopConfig
 from marl_tune.evaluation.selection import candidates
 from marl_tune.live.sweep_state import Budget, SweepState
 from marl_tune.live.table import SweepTable
-from marl_tune.plan import plan_lines
 from marl_tune.report.data import ReportData
 from marl_tune.results.metrics import COPY, STAGE, STAGES_LEFT
 from marl_tune.results.records import TrialRecord
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.search.stopping import SweepStopper
+from marl_tune.sweep.dry_run import plan_lines
 from marl_tune.trial.curriculum import Curriculum, StageChange, values_of_episodes
 from marl_tune.validation.validate import validate
 

@@ -19,9 +19,9 @@ from marl_tune.report.charts import Curve
 from marl_tune.report.stages import stage_lines
 from marl_tune.results.metrics import STAGE, STAGE_CHANGE
 from marl_tune.results.run_folder import RunFolder
-from marl_tune.run import run
 from marl_tune.search.pb2 import Pb2
 from marl_tune.search.pbt import Pbt
+from marl_tune.sweep.run import run
 from marl_tune.trial.breakthroughs import BreakthroughDetector
 from marl_tune.trial.trial import Trial, only_live_changes
 

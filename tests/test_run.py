@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from marl_tune import session
 from marl_tune.evaluate import evaluate
 from marl_tune.results.callback import SweepCallback
 from marl_tune.results.checkpoint_folder import find_policy
 from marl_tune.results.run_folder import RunFolder
-from marl_tune.run import run
+from marl_tune.sweep import session
+from marl_tune.sweep.run import run
 from marl_tune.validation.validate import validate
 
 SEEDS = "+space.seed.grid=[1,2]"

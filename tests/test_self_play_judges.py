@@ -20,8 +20,8 @@ from marl_tune.report.page import render
 from marl_tune.report.self_play import heat_map, short_name
 from marl_tune.results.files import read_csv, read_json
 from marl_tune.results.run_folder import RunFolder
-from marl_tune.run import run
 from marl_tune.sampling.games import results_of
+from marl_tune.sweep.run import run
 
 WORDS = (
     *("+experiment=tictactoe_self_play", "logger=csv", "logger.progress=off", "module.hidden_dims=[16]"),

@@ -10,12 +10,12 @@ from marl_tune.config.schema.search import PopulationConfig
 from marl_tune.evaluation.play import evaluate_checkpoint
 from marl_tune.results.files import read_csv, read_json
 from marl_tune.results.run_folder import RunFolder
-from marl_tune.run import run
 from marl_tune.sampling.games import Games, games_of
 from marl_tune.self_play.pool import UNTRAINED
 from marl_tune.self_play.shared_pool import SharedPool
-from marl_tune.solo_trial import InProcess
-from marl_tune.tune_run import shares_pool
+from marl_tune.sweep.in_process_trial import InProcess
+from marl_tune.sweep.run import run
+from marl_tune.sweep.tune_driver import shares_pool
 
 TINY = (
     *("logger=csv", "module.hidden_dims=[16]", "cluster.num_envs_per_env_runner=8"),

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from ray._common.utils import binary_to_hex
 
-from marl_tune import session, solo, tune_run
 from marl_tune.config.errors import ConfigError
 from marl_tune.results.callback import SweepCallback
 from marl_tune.results.run_folder import RunFolder
-from marl_tune.run import processes, run, trains_here
 from marl_tune.search.stopping import SweepStopper
+from marl_tune.sweep import in_process_driver, session, tune_driver
+from marl_tune.sweep.run import processes, run, trains_here
 from marl_tune.trial import checkpoint
 
 ALONE = ("search=none", "search.num_samples=1")
@@ -292,7 +292,7 @@ def test_the_first_signal_finishes_and_saves_the_iteration(sweep_of, hooked, tin
 
 
 def test_the_second_signal_stops_at_once_and_the_last_checkpoint_counts(sweep_of, hooked, tiny, monkeypatch):
-    monkeypatch.setattr(solo, "SAME_S", 0)
+    monkeypatch.setattr(in_process_driver, "SAME_S", 0)
 
     def twice(iteration: int) -> None:
         if iteration == 3:
@@ -330,7 +330,7 @@ def test_tunes_state_that_cannot_be_read_is_refused(tiny, tmp_path):
     state = {"trial_data": [[json.dumps(gone), "{}"]]}
     (folder.tune / "experiment_state-2026-11-21_10-00-00.json").write_text(json.dumps(state))
     with pytest.raises(ConfigError, match="resume must be a run that this version can read"):
-        tune_run.train(tiny("search=random"), folder, [])
+        tune_driver.train(tiny("search=random"), folder, [])
 
 
 def test_an_interruption_after_the_training_says_how_to_go_on(sweep_of, tiny, monkeypatch, capsys):
@@ -354,7 +354,7 @@ def test_an_interruption_after_the_training_says_how_to_go_on(sweep_of, tiny, mo
 
 
 def test_a_failed_trial_starts_again_from_its_last_checkpoint(sweep_of, hooked, monkeypatch, tmp_path):
-    step, failed = solo.InProcess.step, []
+    step, failed = in_process_driver.InProcess.step, []
 
     def fails_once(self):
         if self.iteration == 3 and not failed:
@@ -364,7 +364,7 @@ def test_a_failed_trial_starts_again_from_its_last_checkpoint(sweep_of, hooked, 
 
     words = ("stop.iterations=5", "checkpoint.frequency=2", "cluster.max_failures=1")
     expected = ran(sweep_of(*words, f"results_dir={tmp_path / 'expected'}"))
-    monkeypatch.setattr(solo.InProcess, "step", fails_once)
+    monkeypatch.setattr(in_process_driver.InProcess, "step", fails_once)
     hook = hooked(Hook())
     folder = ran(sweep_of(*words))
     assert hook.events == ["recover"]

@@ -33,7 +33,7 @@ def run(sweep: SweepConfig, command: Sequence[str]) -> int:
         0 all trials finished, 1 some trial failed after its retries, 130 interrupted (`resume=` goes on with it).
     """
     if sweep.dry_run:
-        from marl_tune.plan import print_plan
+        from marl_tune.sweep.dry_run import print_plan
 
         print_plan(sweep)
         return EXIT_CODES["finished"]
@@ -62,7 +62,7 @@ def _train(sweep: SweepConfig, folder: RunFolder, here: bool, command: Sequence[
     begin_manifest(folder, {"sweep": sweep.seed, "selection": sweep.selection.seed}, command)
     try:
         with uncollected():
-            from marl_tune.session import run_session
+            from marl_tune.sweep.session import run_session
         status = run_session(sweep, folder, here)
     except KeyboardInterrupt:  # before the first trial began, or while the winner was selected
         status = "interrupted"

@@ -27,10 +27,10 @@ from marl_tune.config.search_space import Distribution, parse, trial_count
 from marl_tune.config.trial_budget import fragment_length, max_iterations, num_copies
 from marl_tune.config.trial_resources import Resources, trial_resources
 from marl_tune.sampling.policies import Policies
-from marl_tune.scheme import scheme_lines
 from marl_tune.sharing.module_specs import build_policy_map, trains
 from marl_tune.sharing.schemes import CRITIC
 from marl_tune.sharing.world import build_world
+from marl_tune.sweep.module_table import scheme_lines
 
 
 def print_plan(sweep: SweepConfig) -> None:

@@ -26,7 +26,7 @@ from marl_tune.results.callback import SweepCallback
 from marl_tune.results.checkpoint_files import reading
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.search.stopping import SweepStopper
-from marl_tune.solo_trial import InProcess, Record
+from marl_tune.sweep.in_process_trial import InProcess, Record
 
 SAME_S = 1.0  # signals this close are one: `timeout` and schedulers send theirs to a process and to its group
 

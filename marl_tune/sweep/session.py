@@ -11,7 +11,6 @@ from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
 
-from marl_tune import solo, tune_run
 from marl_tune.config import convert, overrides
 from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SweepConfig
@@ -30,6 +29,7 @@ from marl_tune.results.manifest import finish_manifest
 from marl_tune.results.metrics import flat_metrics
 from marl_tune.results.records import TrialRecord
 from marl_tune.results.run_folder import RunFolder, as_typed
+from marl_tune.sweep import in_process_driver, tune_driver
 
 
 def run_session(sweep: SweepConfig, folder: RunFolder, here: bool) -> str:
@@ -66,7 +66,7 @@ def _train(sweep: SweepConfig, folder: RunFolder, here: bool) -> _Outcome:
     if sweep.breakthroughs is not None:
         callbacks = [*callbacks, BreakthroughNews(callbacks)]
     with view:
-        trials, interrupted = (solo if here else tune_run).train(sweep, folder, callbacks)
+        trials, interrupted = (in_process_driver if here else tune_driver).train(sweep, folder, callbacks)
     return _Outcome(trials, time.monotonic() - began, interrupted)
 
 
