@@ -29,11 +29,11 @@ ENVS: dict[str, str] = {
 # stem -> class, imported on first use; the class attribute `Config` is its config dataclass
 
 BASELINES: dict[str, str] = {
-    "ant_colony": "envs.forager:Forager",
-    "bio_grid": "envs.tracker:Tracker",
+    "ant_colony": "envs.ant_colony.forager:Forager",
+    "bio_grid": "envs.bio_grid.tracker:Tracker",
     "mpe/simple_spread": "envs.mpe.dispatcher:Dispatcher",
-    "pricing": "envs.bertrand:Bertrand",
-    "signal": "envs.switchboard:Switchboard",
+    "pricing": "envs.pricing.bertrand:Bertrand",
+    "signal": "envs.signal.switchboard:Switchboard",
 }
 # stem -> scripted policy: `Baseline(world)` and `act(observations) -> actions`, both dicts of arrays per agent group
 

@@ -11,7 +11,7 @@ import numpy as np
 from envs.trees import Array
 
 if TYPE_CHECKING:  # envs.world is built on this file
-    from envs.world import AgentGroup, Observations
+    from envs.agent_group import AgentGroup, Observations
 
 MASK = "action_mask"  # key of a Dict observation that says what an agent may do, not what it sees
 

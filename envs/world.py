@@ -12,12 +12,8 @@ from typing import Any, ClassVar, Self
 import gymnasium as gym
 import numpy as np
 
+from envs.agent_group import AgentGroup, Observations
 from envs.joint_observation import joint_observation, joint_space
-
-Observations = dict[str, Any]
-# group -> (B, N, ...) array, or a dict of such arrays where the observation space is a Dict; torch tensors in a world
-# that simulates on a GPU, so that they need not leave it
-
 
 STAYS, TERMINATED, TRUNCATED = range(3)  # values of `Step.left`
 
@@ -25,34 +21,8 @@ STAYS, TERMINATED, TRUNCATED = range(3)  # values of `Step.left`
 class StateUnavailable(RuntimeError):
     """The state of a simulation cannot be taken out of it, e.g. because a library in C holds it; says of which."""
 
-
-@dataclass(frozen=True)
-class DirectionTokens:
-    """Which entries of a 1-D observation hold one scalar per direction, e.g. pheromone in each neighbour cell."""
-
-    indices: tuple[int, ...]
-    # positions in the observation, one per direction
-    directions: tuple[tuple[float, ...], ...]
     # unit vector of each direction, in the order of `indices`
 
-
-@dataclass(frozen=True)
-class AgentGroup:
-    """Agents that share their spaces and their role."""
-
-    name: str
-    # key of the group in every dict of arrays
-    agents: tuple[str, ...]
-    # agent ids, unique in the whole world, in the order of the N axis
-    observation_space: gym.Space
-    # space of one agent's observation
-    action_space: gym.Space
-    # space of one agent's action
-    tokens: DirectionTokens | None = None
-    # the per-direction entries of the observation, if it has any
-    positions: tuple[int, ...] | None = None
-    # the entries of a 1-D observation that are the agent's own position, one per axis, in the observation's own unit
-    counted: bool = True
     # whether its rewards are part of the returns that are reported; false for agents that a wrapper adds to a world
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs.ant_colony import AntColony, AntColonyConfig
-from envs.forager import Forager
+from envs.ant_colony.forager import Forager
 
 DEFAULTS = {
     "name": "ant_colony",

@@ -61,4 +61,4 @@ def test_one_stem_for_file_and_class(registry, package):
     for stem, place in registry.items():
         camel = "".join(part.capitalize() for part in stem.rpartition("/")[2].split("_"))
         assert place == f"{package}.{stem.replace('/', '.')}:{camel}"
-        assert (ROOT / package / f"{stem}.py").is_file()
+        assert (ROOT / package / f"{stem}.py").is_file() or (ROOT / package / stem / "world.py").is_file()

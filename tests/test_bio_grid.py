@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import envs
-from envs.bio_grid import DEPOSIT, MOVES, STAY, BioGrid, BioGridConfig
-from envs.contract import check_world, sample_actions
+from envs.bio_grid.world import DEPOSIT, MOVES, STAY, BioGrid, BioGridConfig
+from envs.testing import check_world, sample_actions
 
 DEFAULTS = {
     "name": "bio_grid",

@@ -5,7 +5,7 @@ import pytest
 
 from envs import default_config
 from envs.bio_grid import BioGrid
-from envs.bio_grid_render import draw_grid
+from envs.bio_grid.render import draw_grid
 
 SCALE = 960 // 12  # pixels of a cell where three layers of 4 x 3 cells lie side by side
 

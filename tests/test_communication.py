@@ -8,7 +8,7 @@ from ray.rllib.core.columns import Columns
 from torch.nn import functional
 
 import envs
-from envs.switchboard import Switchboard
+from envs.signal.switchboard import Switchboard
 from modules import testing
 from modules.communication import MESSAGE_NOISE
 from modules.parts.message_attention import MessageAttention

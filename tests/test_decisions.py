@@ -10,7 +10,7 @@ from slow_turns import SlowTurnRollout
 from turn_world import Bustle
 
 from envs import default_config, make_world
-from envs.contract import check_world
+from envs.testing import check_world
 from marl_tune.config.compose import compose
 from marl_tune.sampling.action_sampling import draw
 from marl_tune.sampling.policies import Policies

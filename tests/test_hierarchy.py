@@ -11,9 +11,10 @@ from hierarchy_probes import TURNS, WORLDS
 from probes import Unwrapped, turn_rollout
 from ray.rllib.core.columns import Columns
 
-from envs.contract import check_world, sample_actions
+from envs.agent_group import AgentGroup
 from envs.hierarchy import Goals, Hierarchy
-from envs.world import AgentGroup, Step, World
+from envs.testing import check_world, sample_actions
+from envs.world import Step, World
 from marl_tune.config.compose import compose
 from marl_tune.config.schema.sharing import SharingConfig
 from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch

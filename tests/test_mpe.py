@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs.contract import check_world, sample_actions
+from envs.testing import check_world, sample_actions
 from marl_tune.__main__ import main
 
 WORLDS = [name for name in envs.ENVS if name.startswith("mpe/")]

@@ -12,11 +12,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from envs import default_config, make_world, snapshots
-from envs.contract import check_world, sample_actions
-from envs.pettingzoo_cycle import Cycle
-from envs.pettingzoo_id import EXTRA, make_env
-from envs.teams import TeamChanged
+from envs import default_config, make_world
+from envs.pettingzoo import snapshots
+from envs.pettingzoo.cycle import Cycle
+from envs.pettingzoo.loading import EXTRA, make_env
+from envs.pettingzoo.teams import TeamChanged
+from envs.testing import check_world, sample_actions
 from envs.world import StateUnavailable
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,9 +4,9 @@ import numpy as np
 import pettingzoo
 import pytest
 
-from envs import snapshots
-from envs.pettingzoo_id import import_world, make_env
-from envs.pettingzoo_lean import made_lean
+from envs.pettingzoo import snapshots
+from envs.pettingzoo.lean import made_lean
+from envs.pettingzoo.loading import import_world, make_env
 
 WATERWORLD, ZOMBIES = "sisl/waterworld_v4", "butterfly/knights_archers_zombies_v10"
 PONDS = (

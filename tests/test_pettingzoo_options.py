@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from envs import default_config, make_world
-from envs.contract import check_world, play
+from envs.testing import check_world, play
 from marl_tune.__main__ import main
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.compose import compose

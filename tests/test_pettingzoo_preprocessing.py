@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from envs import default_config, make_world
-from envs.contract import check_world, sample_actions
-from envs.pettingzoo_cycle import Cycle
-from envs.pettingzoo_id import make_env
-from envs.pettingzoo_preprocessing import PreprocessConfig, preprocessed
+from envs.pettingzoo.cycle import Cycle
+from envs.pettingzoo.loading import make_env
+from envs.pettingzoo.preprocess_settings import PreprocessConfig
+from envs.pettingzoo.preprocessing import preprocessed
+from envs.testing import check_world, sample_actions
 
 pytest.importorskip("supersuit")
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import envs
+from envs.agent_group import AgentGroup
 from envs.classic.board import ACTION_MASK, GROUP, OBSERVATION
 from envs.classic.players import best_moves
-from envs.world import AgentGroup
 
 CONNECT_FOUR, TICTACTOE = "classic/connect_four", "classic/tictactoe"
 FIRST, SECOND = np.array([True, False]), np.array([False, True])

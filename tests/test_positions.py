@@ -7,7 +7,7 @@ import pytest
 
 import envs
 from envs.ant_colony import AntColony
-from envs.contract import ContractError, check_world, sample_actions
+from envs.testing import ContractError, check_world, sample_actions
 
 WITH = {
     "ant_colony": {"ants": (0, 1)},

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import envs
-from envs.contract import check_world
 from envs.sisl.pursuit import GROUP, Pursuit
 from envs.sisl.pursuit_map import open_sides, wall_cells
+from envs.testing import check_world
 from marl_tune.__main__ import main
 
 NAME = "sisl/pursuit"

@@ -8,7 +8,7 @@ import pytest
 from pool_probes import games, pool_of, sharing
 
 import envs
-from envs.world import AgentGroup
+from envs.agent_group import AgentGroup
 from marl_tune.__main__ import main
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError

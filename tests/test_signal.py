@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import envs
-from envs.signal import GROUP, Signal, derangement
-from envs.switchboard import Switchboard
+from envs.signal.switchboard import Switchboard
+from envs.signal.world import GROUP, Signal, derangement
 
 
 def world(num_envs=3, **settings):

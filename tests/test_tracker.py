@@ -5,8 +5,8 @@ import pytest
 
 from envs import default_config
 from envs.bio_grid import BioGrid
-from envs.contract import sample_actions
-from envs.tracker import Tracker
+from envs.bio_grid.tracker import Tracker
+from envs.testing import sample_actions
 
 
 def test_the_tracker_delivers_far_more_than_chance():

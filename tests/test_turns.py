@@ -11,8 +11,8 @@ from probes import turn_rollout
 from ray.rllib.core.columns import Columns
 
 from envs import default_config, make_world
-from envs.contract import ContractError, check_world
 from envs.pettingzoo import Pettingzoo
+from envs.testing import ContractError, check_world
 from envs.world import agents_per_step
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.errors import ConfigError

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from envs import default_config, make_world
-from envs.contract import check_world, play, sample_actions
-from envs.vmas import stays_on
-from envs.vmas_scenario import import_vmas
+from envs.testing import check_world, play, sample_actions
+from envs.vmas.scenario import import_vmas
+from envs.vmas.world import stays_on
 from envs.world import StateUnavailable
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.sampling.env_runner import BatchedEnvRunner
@@ -170,7 +170,7 @@ def like_a_gpu(monkeypatch):
     """Worlds made from now on keep their observations as tensors, as on a GPU."""
 
     def begin():
-        monkeypatch.setattr("envs.vmas.stays_on", lambda device: True)
+        monkeypatch.setattr("envs.vmas.world.stays_on", lambda device: True)
 
     return begin
 

@@ -13,11 +13,12 @@ import numpy as np
 import psutil
 import pytest
 
-from envs import default_config, make_world, workers
+from envs import default_config, make_world
 from envs.ant_colony import AntColony, AntColonyConfig
-from envs.contract import check_world, play
 from envs.pettingzoo import Pettingzoo
-from envs.workers import WorkerError, WorkerWorld
+from envs.testing import check_world, play
+from envs.workers import world as workers
+from envs.workers.world import WorkerError, WorkerWorld
 from envs.world import StateUnavailable
 
 ROOT = Path(__file__).resolve().parent.parent

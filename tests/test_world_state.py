@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import envs
-from envs.contract import check_world, sample_actions
+from envs.agent_group import AgentGroup
 from envs.joint_observation import joint_observation, joint_space
-from envs.world import AgentGroup
+from envs.testing import check_world, sample_actions
 
 
 def played(world, steps, seed=3):

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
+from envs.agent_group import AgentGroup, Observations
 from envs.array_world import ArrayWorld
 from envs.groups import checked_actions
-from envs.world import STAYS, TERMINATED, AgentGroup, Observations, Step, resolve_reset
+from envs.world import STAYS, TERMINATED, Step, resolve_reset
 
 GROUP = "player"
 OBSERVATION, ACTION_MASK = "observation", "action_mask"  # keys of what a player sees

@@ -8,12 +8,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from envs.agent_group import AgentGroup, Observations
 from envs.array_world import ArrayWorld
 from envs.curriculum import WorldConfig
 from envs.groups import checked_choices
 from envs.sisl.pursuit_map import draw_start, open_sides, wall_cells
 from envs.sisl.pursuit_render import draw_pursuit
-from envs.world import AgentGroup, Observations, Step
+from envs.world import Step
 
 GROUP = "pursuer"
 MOVES = ((-1, 0), (1, 0), (0, 1), (0, -1), (0, 0))  # (x, y) of actions 0..4; the first four lead to the sides of a cell

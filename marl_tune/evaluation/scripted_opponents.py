@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 import envs
-from envs.world import AgentGroup, Observations, World
+from envs.agent_group import AgentGroup, Observations
+from envs.world import World
 from marl_tune.config.errors import ConfigError, unknown
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sweep import SweepConfig

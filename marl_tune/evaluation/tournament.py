@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.world import AgentGroup, World
+from envs.agent_group import AgentGroup
+from envs.world import World
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sweep import SelectionConfig, SweepConfig
 from marl_tune.evaluation.play import Evaluation, PolicyPlayer, load_modules, play_many

@@ -13,8 +13,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
+from envs.agent_group import AgentGroup
 from envs.trees import Array, joined, tree_map
-from envs.world import AgentGroup
 from marl_tune.sampling.action_sampling import draw
 from marl_tune.sampling.assignment import Assignment, Parts, Seed
 from marl_tune.sampling.team_order import TeamOrder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from envs.world import AgentGroup
+from envs.agent_group import AgentGroup
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.self_play import LeagueConfig, SelfPlayConfig, VersusConfig
 from marl_tune.config.schema.sharing import SharingConfig

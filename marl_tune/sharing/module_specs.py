@@ -11,8 +11,9 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 import modules
+from envs.agent_group import DirectionTokens
 from envs.hierarchy import MANAGER
-from envs.world import DirectionTokens, World
+from envs.world import World
 from marl_tune.config.role_settings import role_modules
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sharing import SharedCriticConfig

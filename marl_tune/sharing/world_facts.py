@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import gymnasium as gym
 
-from envs.world import AgentGroup, agents_per_step
+from envs.agent_group import AgentGroup
+from envs.world import agents_per_step
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig

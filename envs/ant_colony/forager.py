@@ -1,0 +1,57 @@
+"""A scripted forager for the ant colony: to the nearest food that it sees, then home; without food in sight it
+searches."""
+
+import numpy as np
+
+from envs.ant_colony.world import GROUP, USE, AntColony
+
+
+class Forager:
+    """Plays the ant colony from the ants' own observations, with one cell of memory per ant.
+
+    An ant walks along the larger component of the vector that it sees (to the food or to the nest) and uses what it
+    finds there. An ant without food that sees none walks to a way-point: the cell where it last picked food up, and
+    from there on to cells drawn at random. It reads no pheromone, and with `sense_radius` null it never searches.
+
+    Args:
+        world: the colony to play.
+        seed: of the random way-points.
+    """
+
+    def __init__(self, world: AntColony, seed: int = 0):
+        self.world = world
+        self._rng = np.random.default_rng(seed)
+        self._sides = np.array((world.width, world.height))
+        shape = (world.num_envs, len(world.groups[0].agents))
+        self._goal = np.zeros((*shape, 2), np.int64)  # (B, N, 2) way-point of each ant
+        self._saw_food = np.zeros(shape, np.bool_)  # (B, N) whether food was in sight one step ago
+        self._searches = world.config.sense_radius is not None
+
+    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Observations (B, N, 9) of the group `ants` -> its actions (B, N) int64."""
+        seen = observations[GROUP]
+        carrying, vector = seen[..., 2] > 0, seen[..., 7:9]
+        cell = np.rint(seen[..., 0:2] * (self._sides - 1)).astype(np.int64)
+        fresh = np.broadcast_to((self.world.episode_steps == 0)[:, None], carrying.shape)
+        self._saw_food &= ~fresh
+        self._draw_goals(fresh)
+
+        there = ~vector.any(axis=-1)  # on the target, or no food in sight
+        lost = there & ~carrying & ~self._saw_food & self._searches
+        use = there & ~lost
+        self._saw_food = ~there & ~carrying
+        self._goal[use & ~carrying] = cell[use & ~carrying]
+        self._draw_goals(lost & (self._goal == cell).all(axis=-1))
+        target = np.where(lost[..., None], self._goal - cell, vector)
+        return {GROUP: np.where(use, USE, _move_along(target))}
+
+    def _draw_goals(self, ants: np.ndarray) -> None:
+        """Draws way-points for `ants` (B, N) bool, by the arcsine law: uniform ones would keep them off the edges."""
+        share = self._rng.beta(0.5, 0.5, size=(np.count_nonzero(ants), 2))
+        self._goal[ants] = np.minimum(share * self._sides, self._sides - 1)
+
+
+def _move_along(vector: np.ndarray) -> np.ndarray:
+    """The move along the larger component of each vector, (..., 2) -> (...) in 0..3; x where both are as large."""
+    x, y = vector[..., 0], vector[..., 1]
+    return np.where(np.abs(x) >= np.abs(y), np.where(x > 0, 1, 0), np.where(y > 0, 3, 2))

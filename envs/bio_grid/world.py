@@ -1,0 +1,342 @@
+"""Bio grid: agents in three dimensions drain resources in teams and carry them to the nest, guided by pheromone."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import gymnasium as gym
+import numpy as np
+
+from envs.agent_group import AgentGroup, DirectionTokens, Observations
+from envs.array_world import ArrayWorld
+from envs.bio_grid.render import draw_grid
+from envs.curriculum import WorldConfig
+from envs.world import Step
+
+GROUP = "agents"
+MOVES = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))  # of actions 0..5
+STAY, DEPOSIT = 6, 7
+NUM_ACTIONS = 8
+WIDTH = 12  # numbers of an observation
+DRAIN_REWARD, DELIVER_REWARD = 0.1, 1.0  # for one unit
+ROUNDING = 1e-9  # share of a node's amount, or of a load, that sums of equal parts may be off
+
+
+@dataclass
+class BioGridConfig(WorldConfig):
+    """Rules of the bio grid. All but the structural fields can change between two episodes of a running trial."""
+
+    name: str
+    # stem of the world: bio_grid
+    grid_size: list[int]
+    # [cells along x, cells along y, cells along z], each >= 1
+    n_agents: int = field(metadata={"structural": True})
+    # agents in the grid, >= 1
+    communication_range: float
+    # Euclidean distance in cells within which an agent senses others, > 0
+    capacity: float
+    # units that an agent can carry, > 0
+    nest: list[int]
+    # cell [x, y, z] where loads are delivered
+    n_nodes: int
+    # resource nodes at any time, >= 1; at least one cell besides theirs and the nest is left free
+    agents_per_node: int
+    # agents that must be in a node's cell at once to drain it, >= 1 and <= n_agents
+    node_amount: float
+    # units in a new node, > 0
+    drain_rate: float
+    # units that a node gives in a step, to all agents there together, > 0
+    node_scent: float
+    # pheromone that a node seeps into its cell in a step, in [0, 1]
+    pheromone_deposit: float
+    # pheromone that an agent deposits with one action, in [0, 1]
+    pheromone_decay: float
+    # factor on the pheromone in each step, in [0, 1]
+    pheromone_diffusion: float
+    # share of a cell's pheromone that flows to each of its six neighbours in a step, in [0, 1/6]
+    max_steps: int
+    # steps until an episode is truncated, >= 1
+
+    def __post_init__(self) -> None:
+        if len(self.grid_size) != 3 or min(self.grid_size) < 1:
+            raise ValueError(f"env.grid_size must be three numbers of at least 1, got {list(self.grid_size)}")
+        if len(self.nest) != 3 or not all(0 <= c < side for c, side in zip(self.nest, self.grid_size, strict=True)):
+            raise ValueError(f"env.nest must be a cell of env.grid_size {list(self.grid_size)}, got {list(self.nest)}")
+        for key in ("n_agents", "n_nodes", "agents_per_node", "max_steps"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"env.{key} must be at least 1, got {getattr(self, key)}")
+        if self.agents_per_node > self.n_agents:
+            raise ValueError(f"env.agents_per_node must be <= env.n_agents={self.n_agents}, got {self.agents_per_node}")
+        cells = math.prod(self.grid_size)
+        if self.n_nodes > cells - 2:
+            raise ValueError(
+                f"env.n_nodes must be at least 2 less than the {cells} cells of env.grid_size, got {self.n_nodes}"
+            )
+        for key in ("communication_range", "capacity", "node_amount", "drain_rate"):
+            if not 0 < getattr(self, key) < float("inf"):
+                raise ValueError(f"env.{key} must be finite and above 0, got {getattr(self, key)}")
+        for key in ("node_scent", "pheromone_deposit", "pheromone_decay"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"env.{key} must be in [0, 1], got {getattr(self, key)}")
+        if not 0 <= self.pheromone_diffusion <= 1 / 6:
+            raise ValueError(f"env.pheromone_diffusion must be in [0, 1/6], got {self.pheromone_diffusion}")
+
+
+class BioGrid(ArrayWorld):
+    """Agents in a 3-D grid that gather resources in teams, B copies at once.
+
+    Description:
+        Resource nodes lie in cells of a 3-D grid. A node can be drained by `agents_per_node` agents in its cell at once
+        only; agents do not see nodes, but smell the pheromone that a node seeps into its own cell. Any number of agents
+        may be in one cell. The order within a step: agents move; nodes are drained and loads delivered where the agents
+        are then; nodes that are empty move; the pheromone changes.
+
+    Actions (Discrete(8)):
+        0: -x, 1: +x, 2: -y, 3: +y, 4: -z, 5: +z; a move off the grid leaves the agent where it is.
+        6: stay. 7: stay and deposit `pheromone_deposit` on the own cell.
+
+    Nodes:
+        Where at least `agents_per_node` agents are in a node's cell, loaded or not, it gives `drain_rate` units (what
+        it has left, if that is less) in equal shares to those who have room; what exceeds an agent's room stays in the
+        node. So a larger team empties a node no faster. An empty node moves to a cell drawn uniformly from those that
+        hold neither a node nor the nest, nor held it until now, and is full again.
+
+    Observations (Box, float32):
+        | index | meaning | unit | range |
+        |---|---|---|---|
+        | 0, 1, 2 | x, y, z of the agent | grid side - 1 | [0, 1] |
+        | 3 | load | `capacity` | [0, 1] |
+        | 4 | pheromone of the own cell | - | [0, 1] |
+        | 5, 6, 7 | its gradient along x, y, z | 1 / cell | [-1, 1] |
+        | 8 | other agents within `communication_range` | `n_agents` - 1 | [0, 1] |
+        | 9, 10, 11 | their mean position less the own, x, y, z; 0 without any | `communication_range` | [-1, 1] |
+        The gradient is half the difference of the two neighbour cells; at a wall, the difference of the cell and its
+        one neighbour; 0 along a side of one cell. An agent has to learn where the nest is: it is always the same cell.
+
+    Pheromone:
+        In each step the pheromone is multiplied by `pheromone_decay`; from each cell a share `pheromone_diffusion` then
+        flows to each neighbour in the grid (nothing gets lost at the walls); agents and nodes then add theirs, and all
+        is clipped to 1. By the settings of conf/env/bio_grid.yaml a node's cell is at 1 from its third step on, and a
+        mark that nobody renews is not: that is how a node is told from where one has been.
+
+    Rewards:
+        +0.1 for a unit drained, +1 for a unit delivered; each to the agent that has or had it. What has been drained
+        must be delivered to have room for more, so the first cannot be had without the second. Steps cost nothing: as
+        all episodes are of one length, that would be the same for all.
+
+    Start:
+        Agents on cells drawn uniformly from the grid; full nodes on distinct cells drawn uniformly from all but the
+        nest; no loads and no pheromone.
+
+    End:
+        Never terminated; truncated after `max_steps` steps.
+
+    Metrics:
+        `resources_delivered`: units. `nodes_drained`: nodes emptied. `mean_team_size_at_drain`: agents in a node's
+        cell, loaded or not, mean over the steps in which a node gave something; 0 without any.
+
+    Arguments:
+        config: the rules.
+        num_envs: B, the number of copies.
+
+    Source:
+        The marks are stigmergy after Theraulaz, Bonabeau (1999), https://doi.org/10.1162/106454699568700; the nodes
+        are the stick pulling of Ijspeert et al. (2001), https://doi.org/10.1023/A:1011227210047, as a foraging game.
+    """
+
+    Config = BioGridConfig
+
+    def __init__(self, config: BioGridConfig, num_envs: int = 1):
+        self.config, self.num_envs = config, num_envs
+        self.sides: tuple[int, ...] = tuple(int(side) for side in config.grid_size)
+        low, high = np.zeros(WIDTH, np.float32), np.ones(WIDTH, np.float32)
+        low[5:8] = low[9:12] = -1.0
+        self.groups = (
+            AgentGroup(
+                name=GROUP,
+                agents=tuple(f"agent_{i}" for i in range(config.n_agents)),
+                observation_space=gym.spaces.Box(low, high, dtype=np.float32),
+                action_space=gym.spaces.Discrete(NUM_ACTIONS),
+                tokens=DirectionTokens((5, 6, 7), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))),
+                positions=(0, 1, 2),
+            ),
+        )
+        self._rngs = [np.random.default_rng() for _ in range(num_envs)]
+        self._build_tables()
+        self._build_state()
+
+    def _build_tables(self) -> None:
+        """Look-up tables over the cells; cell (x, y, z) has the number (x * height + y) * depth + z."""
+        self._num_cells = math.prod(self.sides)
+        xyz = np.stack(np.unravel_index(np.arange(self._num_cells), self.sides), axis=-1)  # (cells, 3)
+        last = np.array(self.sides) - 1
+        self._xyz = xyz.astype(np.float32)
+        self._position = (xyz / np.maximum(last, 1)).astype(np.float32)
+        self._nest = int(np.ravel_multi_index(tuple(self.config.nest), self.sides))
+        self._node_cells = np.delete(np.arange(self._num_cells), self._nest)
+
+        self._next_cell = np.tile(np.arange(self._num_cells)[:, None], NUM_ACTIONS)  # (cells, 8) where actions lead
+        for action, move in enumerate(MOVES):
+            self._next_cell[:, action] = np.ravel_multi_index(tuple(np.clip(xyz + move, 0, last).T), self.sides)
+        self._around = self._next_cell[:, : STAY + 1]  # (cells, 7) the neighbours, itself beyond a wall; itself
+        at_wall = (xyz == 0) | (xyz == last)
+        self._per_cell = np.where(at_wall, 1.0, 0.5).astype(np.float32)  # (cells, 3) 1 / cells that a gradient spans
+
+        # |a - b|² = |a|² + |b|² - 2ab as one product of matrices; whole numbers, so float32 is exact
+        squared, one = (self._xyz**2).sum(axis=-1, keepdims=True), np.ones((self._num_cells, 1), np.float32)
+        self._as_left = np.concatenate((self._xyz, squared, one), axis=-1)  # (cells, 5)
+        self._as_right = np.concatenate((-2 * self._xyz, one, squared), axis=-1)  # (cells, 5)
+        self._to_sum = np.concatenate((self._xyz, one), axis=-1)  # (cells, 4)
+        reach = min(self.config.communication_range, sum(self.sides))
+        self._reach_squared = np.float32(math.floor(reach * reach))
+
+    def _build_state(self) -> None:
+        copies, agents, nodes = self.num_envs, self.config.n_agents, self.config.n_nodes
+        self._first = np.arange(copies)[:, None] * self._num_cells  # (B, 1) index of each copy's cell 0 in a grid
+        self._pheromone = np.zeros(copies * self._num_cells, np.float32)  # (B * cells,)
+        self._nodes = np.repeat(self._first, nodes, axis=1) + np.arange(nodes)  # (B, M) index of each node in the grids
+        self._amount = np.zeros((copies, nodes))  # (B, M) units left in each node
+        self._cell = np.zeros((copies, agents), np.int64)  # (B, N) cell number of each agent
+        self._load = np.zeros((copies, agents))  # (B, N) units carried
+        self._delivered = np.zeros(copies)  # (B,) units
+        self._emptied = np.zeros(copies, np.int64)  # (B,) nodes
+        self._drains = np.zeros(copies, np.int64)  # (B,) steps in which a node gave something, summed over nodes
+        self._drainers = np.zeros(copies, np.int64)  # (B,) agents that were in the node's cell then, summed
+        self.episode_steps = np.zeros(copies, np.int64)  # (B,) steps since the copy's reset
+
+    def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
+        """See `World.reset`."""
+        pheromone = self._pheromone.reshape(self.num_envs, -1)
+        for copy, rng in self._restarted(seeds, copies):
+            self._cell[copy] = rng.integers(self._num_cells, size=self.config.n_agents)
+            nodes = rng.choice(self._node_cells, self.config.n_nodes, replace=False)
+            self._nodes[copy], self._amount[copy] = nodes + self._first[copy], self.config.node_amount
+            pheromone[copy], self._load[copy], self._delivered[copy] = 0.0, 0.0, 0.0
+            self._emptied[copy] = self._drains[copy] = self._drainers[copy] = self.episode_steps[copy] = 0
+        return self._observe()
+
+    def _observe(self) -> Observations:
+        cell = self._cell
+        observations = np.empty((*cell.shape, WIDTH), np.float32)  # (B, N, 12)
+        observations[..., 0:3] = self._position.take(cell, axis=0)
+        observations[..., 3] = self._load / self.config.capacity
+        around = self._pheromone.take(self._around.take(cell, axis=0) + self._first[..., None])  # (B, N, 7)
+        observations[..., 4] = around[..., STAY]
+        gradient = around[..., 1:STAY:2] - around[..., 0:STAY:2]
+        observations[..., 5:8] = gradient * self._per_cell.take(cell, axis=0)
+
+        right = self._as_right.take(cell, axis=0).swapaxes(1, 2)
+        within = (self._as_left.take(cell, axis=0) @ right <= self._reach_squared).astype(np.float32)  # (B, N, N)
+        own = self._to_sum.take(cell, axis=0)
+        sums = within @ own  # (B, N, 4) x, y, z and number of the agents in range, oneself included
+        others = sums[..., 3:] - 1
+        observations[..., 8:9] = others / max(self.config.n_agents - 1, 1)
+        offset = sums[..., :3] - sums[..., 3:] * own[..., :3]  # to the others, summed
+        observations[..., 9:12] = offset / (np.maximum(others, 1) * self.config.communication_range)
+        return {GROUP: observations}
+
+    def step(self, actions: dict[str, np.ndarray]) -> Step:
+        """See `World.step`. Raises ValueError for an action outside 0..7 or of the wrong shape."""
+        action = np.asarray(actions[GROUP])
+        if action.shape != self._cell.shape or action.min() < 0 or action.max() >= NUM_ACTIONS:
+            raise ValueError(f"actions of {GROUP} must have the shape {self._cell.shape} and be in 0..{DEPOSIT}")
+        self._cell[...] = self._next_cell.take(self._cell * NUM_ACTIONS + action)
+        place = self._cell + self._first  # (B, N) index of each agent's cell in the grids
+        rewards = DRAIN_REWARD * self._drain(place) + DELIVER_REWARD * self._deliver()
+        self._change_pheromone(place[action == DEPOSIT])
+        self.episode_steps += 1
+        truncated = self.episode_steps >= self.config.max_steps
+        return Step(self._observe(), {GROUP: rewards.astype(np.float32)}, np.zeros_like(truncated), truncated)
+
+    def _drain(self, place: np.ndarray) -> np.ndarray:
+        """Drains the nodes that a team is at; the agents' places (B, N) -> units that each has taken."""
+        rules, cells = self.config, self._pheromone.size
+        team = np.bincount(place.ravel(), minlength=cells).take(self._nodes)  # (B, M)
+        has_room = self._load < rules.capacity * (1 - ROUNDING)
+        takers = np.bincount(place[has_room], minlength=cells).take(self._nodes)
+        gives = (team >= rules.agents_per_node) & (takers > 0)
+        if not gives.any():
+            return np.zeros(place.shape)
+        share = np.zeros(cells)  # (B * cells,) for each taker in a cell
+        share[self._nodes] = np.where(gives, np.minimum(self._amount, rules.drain_rate) / np.maximum(takers, 1), 0.0)
+        taken = np.where(has_room, np.minimum(share.take(place), rules.capacity - self._load), 0.0)
+        self._load += taken
+        self._amount -= np.bincount(place.ravel(), taken.ravel(), minlength=cells).take(self._nodes)
+        self._drains += gives.sum(axis=1)
+        self._drainers += (team * gives).sum(axis=1)
+        for copy, node in np.argwhere(self._amount < rules.node_amount * ROUNDING):  # rare: none in most steps
+            self._move_node(copy, node)
+        return taken
+
+    def _move_node(self, copy: int, node: int) -> None:
+        """Replaces an empty node by a full one elsewhere."""
+        nodes = (self._nodes[copy] - self._first[copy]).tolist()
+        cell = nodes[node]
+        while cell in nodes:
+            cell = self._node_cells[self._rngs[copy].integers(self._node_cells.size)]
+        self._nodes[copy, node] = cell + self._first[copy, 0]
+        self._amount[copy, node] = self.config.node_amount
+        self._emptied[copy] += 1
+
+    def _deliver(self) -> np.ndarray:
+        """Takes the loads of the agents on the nest; (B, N) units of each."""
+        delivered = np.where(self._cell == self._nest, self._load, 0.0)
+        self._load -= delivered
+        self._delivered += delivered.sum(axis=1)
+        return delivered
+
+    def _change_pheromone(self, deposits: np.ndarray) -> None:
+        """Lets the pheromone decay and spread, and adds that of agents, at the indices `deposits`, and of nodes."""
+        self._pheromone *= self.config.pheromone_decay
+        if self.config.pheromone_diffusion:
+            self._spread(self._pheromone.reshape(self.num_envs, *self.sides))
+        if deposits.size:
+            count = np.bincount(deposits, minlength=self._pheromone.size)
+            self._pheromone += (count * self.config.pheromone_deposit).astype(np.float32)
+        self._pheromone[self._nodes] += self.config.node_scent
+        np.clip(self._pheromone, 0.0, 1.0, out=self._pheromone)  # below 0 is what diffusion rounds off
+
+    def _spread(self, grid: np.ndarray) -> None:
+        """Diffusion over the faces of the cells, in place; (B, width, height, depth)."""
+        flows = [self.config.pheromone_diffusion * np.diff(grid, axis=axis) for axis in (1, 2, 3)]
+        for axis, flow in enumerate(flows, start=1):
+            along = np.moveaxis(grid, axis, 0)
+            along[:-1] += np.moveaxis(flow, axis, 0)
+            along[1:] -= np.moveaxis(flow, axis, 0)
+
+    def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
+        """See `World.episode_metrics`; the names are explained at the class."""
+        copies = np.asarray(copies, dtype=np.intp)
+        return {
+            "resources_delivered": self._delivered[copies],
+            "nodes_drained": self._emptied[copies].astype(np.float64),
+            "mean_team_size_at_drain": self._drainers[copies] / np.maximum(self._drains[copies], 1),
+        }
+
+    def render(self, copy: int = 0) -> np.ndarray:
+        """The layers of the grid side by side, `(height, width, 3)` uint8 pixels."""
+        place = self._cell[copy] + self._first[copy]
+        team = np.bincount(place, minlength=self._pheromone.size).take(self._nodes[copy])
+        return draw_grid(
+            pheromone=self._pheromone.reshape(self.num_envs, *self.sides)[copy],
+            agents=self._xyz[self._cell[copy]].astype(np.int64),
+            loads=self._load[copy] / self.config.capacity,
+            nodes=self._xyz[self._nodes[copy] - self._first[copy]].astype(np.int64),
+            amounts=self._amount[copy] / self.config.node_amount,
+            open_nodes=team >= self.config.agents_per_node,
+            nest=self.config.nest,
+        )
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {
+            "pheromone": self._pheromone,
+            "nodes": self._nodes,
+            "amount": self._amount,
+            "cell": self._cell,
+            "load": self._load,
+            "delivered": self._delivered,
+            "emptied": self._emptied,
+            "drains": self._drains,
+            "drainers": self._drainers,
+            "episode_steps": self.episode_steps,
+        }

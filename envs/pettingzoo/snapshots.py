@@ -1,0 +1,112 @@
+"""A running simulation of somebody else's as bytes, for worlds whose state is an object and not a few arrays of ours.
+
+Plain pickle is wrong twice over for the worlds of PettingZoo. Most derive from gymnasium's `EzPickle`, which pickles
+the arguments of the constructor: what comes back is a *new* world, and nothing says so. And most hold surfaces of
+pygame, which do not pickle at all. Here an EzPickle is saved attribute by attribute, and a surface by its pixels.
+
+Our own classes and functions are saved under names that stay when a file is moved.
+"""
+
+import copyreg
+import importlib
+import io
+import pickle
+import sys
+import zlib
+from abc import ABCMeta
+from types import FunctionType
+from typing import Any
+
+from gymnasium.utils import EzPickle
+
+from envs.world import StateUnavailable
+
+FAST = 1  # level of compression: pictures shrink by a factor of 100 at this one already
+OURS = {
+    "fixed_team": "envs.pettingzoo.teams:FixedTeam",
+    "changing_team": "envs.pettingzoo.teams:ChangingTeam",
+    "turn_team": "envs.pettingzoo.teams:TurnTeam",
+    "cycle": "envs.pettingzoo.cycle:Cycle",
+    "lean_waterworld": "envs.pettingzoo.lean_waterworld:LeanWaterworld",
+    "lean_zombies": "envs.pettingzoo.lean_zombies:LeanZombies",
+    "preprocess": "envs.pettingzoo.preprocess_settings:PreprocessConfig",
+    "preprocessed_parallel": "envs.pettingzoo.preprocessing:_Parallel",
+    "preprocessed_turns": "envs.pettingzoo.preprocessing:_Turns",
+    "sight": "envs.pettingzoo.observation_changes:Sight",
+    "stack": "envs.pettingzoo.observation_changes:Stack",
+    "luminance": "envs.pettingzoo.observation_changes:_luminance",
+    "normalised": "envs.pettingzoo.observation_changes:_normalised",
+    "filled_up": "envs.pettingzoo.observation_changes:_filled_up",
+    "appended": "envs.pettingzoo.observation_changes:_appended",
+    "set_attributes": "envs.pettingzoo.snapshots:_set_attributes",
+    "make_surface": "envs.pettingzoo.snapshots:_make_surface",
+}  # name in a snapshot, which never changes -> where it is now
+KINDS = frozenset((type, ABCMeta, FunctionType))  # of which all of these are
+NAMES = {place: name for name, place in OURS.items()}
+
+
+def dump(simulation: Any) -> bytes:
+    """The object and all that it refers to.
+
+    Raises:
+        StateUnavailable: if a part of it does not pickle, e.g. the physics of Box2D.
+    """
+    buffer = io.BytesIO()
+    try:
+        _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(simulation)
+    except Exception as error:  # whatever a class in C, a lambda or a __reduce__ of the user's raises
+        raise StateUnavailable(f"{type(error).__name__}: {error}") from error
+    return zlib.compress(buffer.getvalue(), FAST)
+
+
+def load(snapshot: bytes) -> Any:
+    """The object that `dump` was given, as it was then."""
+    return _Unpickler(io.BytesIO(zlib.decompress(snapshot))).load()
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, part: Any) -> str | None:
+        return NAMES.get(f"{part.__module__}:{part.__qualname__}") if type(part) in KINDS else None
+
+    def reducer_override(self, part: Any) -> Any:
+        if isinstance(part, EzPickle):
+            return copyreg.__newobj__, (type(part),), vars(part), None, None, _set_attributes  # type: ignore[attr-defined]
+        library = type(part).__module__.partition(".")[0]
+        if library == "pymunk" and type(part).__name__ == "Space":
+            raise pickle.PicklingError("pymunk's Space comes back without its contacts and moves on differently")
+        return _reduce_pygame(part) if library == "pygame" else NotImplemented
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, name: str) -> Any:
+        if name not in OURS:
+            raise pickle.UnpicklingError(f"a snapshot of another version, with a {name!r}")
+        module, _, part = OURS[name].partition(":")
+        return getattr(importlib.import_module(module), part)
+
+
+def _set_attributes(part: Any, attributes: dict[str, Any]) -> None:
+    vars(part).update(attributes)
+
+
+def _reduce_pygame(part: Any) -> Any:
+    """How to make a part of pygame again. One that shares its pixels or has a palette stays as it is: unpicklable."""
+    pygame, kind = sys.modules["pygame"], type(part).__name__
+    if kind == "Surface" and part.get_parent() is None and part.get_bitsize() >= 24:
+        form = part.get_size(), part.get_flags() & pygame.SRCALPHA, part.get_bitsize(), part.get_masks()
+        return _make_surface, (form, part.get_buffer().raw, part.get_colorkey(), part.get_alpha())
+    if kind == "Font" and hasattr(part, "path"):  # of pygame.freetype; one of pygame.font does not know its file
+        return type(part), (part.path, part.size)
+    return (type(part), ()) if kind == "Clock" else NotImplemented
+
+
+def _make_surface(form: tuple, pixels: bytes, colorkey: Any, alpha: int | None) -> Any:
+    import pygame  # only whoever had a surface has pygame
+
+    surface = pygame.Surface(*form)
+    surface.get_buffer().write(pixels, 0)
+    if colorkey is not None:
+        surface.set_colorkey(colorkey)
+    if alpha is not None:
+        surface.set_alpha(alpha)
+    return surface

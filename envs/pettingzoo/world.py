@@ -1,0 +1,255 @@
+"""Any PettingZoo world, parallel or turn-based, or one of the user's own, as a `World`: B instances in turn."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from envs.agent_group import AgentGroup, Observations
+from envs.curriculum import WorldConfig
+from envs.groups import checked_actions, group_agents, zero_observations
+from envs.pettingzoo import snapshots
+from envs.pettingzoo.loading import make_env, silenced
+from envs.pettingzoo.preprocess_settings import PreprocessConfig
+from envs.pettingzoo.preprocessing import preprocessed
+from envs.pettingzoo.teams import ChangingTeam, FixedTeam, Team, TurnTeam
+from envs.world import STAYS, Step, World, resolve_reset
+
+ACTIONS = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.Box)
+FIXED_TEAMS = ("mpe/", "sisl/", "butterfly/cooperative_pong", "butterfly/pistonball")
+# beginnings of the ids of PettingZoo's own worlds all of whose agents act from the start of an episode to its end
+PARTS = (gym.spaces.Box, gym.spaces.MultiBinary)  # spaces of which an observation, or a key of a Dict, may be
+
+
+@dataclass
+class PettingzooConfig(WorldConfig):
+    """Which world, and where its copies run."""
+
+    name: str
+    # stem of the world: pettingzoo
+    id: str = field(metadata={"structural": True})
+    # mpe/simple_spread_v3 (of pettingzoo), or my_package.my_env (a module of yours with parallel_env(**kwargs), or with
+    # env(**kwargs) where agents take turns)
+    kwargs: dict[str, Any] = field(metadata={"structural": True})
+    # arguments of its parallel_env or env; those left out have the world's own defaults
+    fixed_team: bool | None = field(metadata={"structural": True})
+    # whether all agents of a parallel world act in all steps and end together, which is faster, and an error where it
+    # does not hold; null: those of PettingZoo's own worlds that are known to
+    preprocess: PreprocessConfig = field(metadata={"structural": True})
+    # what is done to observations, actions and rewards: see envs/pettingzoo/preprocessing.py
+    workers: int = field(metadata={"structural": True})
+    # processes that share the copies out among them, the trial's own included, >= 0; 0 and 1: its own alone
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w+(/\w+)+|\w+(\.\w+)*", self.id):
+            rule = "like mpe/simple_spread_v3, or the dotted name of a module of yours"
+            raise ValueError(f"env.id must be {rule}, got {self.id!r}")
+        if self.workers < 0:
+            raise ValueError(f"env.workers must be at least 0, got {self.workers}")
+        if isinstance(self.preprocess, Mapping):
+            self.preprocess = PreprocessConfig(**self.preprocess)
+
+
+class Pettingzoo(World):
+    """B instances of one PettingZoo world.
+
+    Description:
+        Agents with the same spaces, and the same name but for its number, form a group that has that name: `agent_0`
+        and `agent_1` are the group `agent`. Agents of a parallel world may die or join in the course of an episode, but
+        not come back; those of a turn-based world act one by one, and are paid when their turn comes again.
+
+    Actions:
+        Discrete, MultiDiscrete or Box, in terms of the agent's own space.
+
+    Observations:
+        A Box, or a Dict of Boxes and MultiBinaries, of the space's own type: pixels stay uint8. They, actions and
+        rewards are changed where `config.preprocess` says so.
+
+    Rewards:
+        The world's own.
+
+    Start:
+        `reset(seed=...)` of the instance; without a seed its generator goes on.
+
+    End:
+        When no agent is left: terminated where the last ones had terminated, truncated otherwise.
+
+    Metrics:
+        The numbers that all agents' last infos have under the same name: their mean over the agents.
+
+    Arguments:
+        config: which world.
+        num_envs: B, the number of instances. `config.workers` is looked at by `envs.make_world` alone.
+
+    Raises:
+        ValueError: if there is no such world here, it does not take its arguments, or its spaces are not among those
+            above or do not suit `config.preprocess`.
+
+    Source:
+        Terry et al.: PettingZoo (2021), https://arxiv.org/abs/2009.14471.
+    """
+
+    Config = PettingzooConfig
+
+    def __init__(self, config: PettingzooConfig, num_envs: int = 1):
+        self.config, self.num_envs = config, num_envs
+        self._teams = [_make_team(config) for _ in range(num_envs)]
+        self._members = _grouped(self._teams[0])  # per group its agents, by the world's own names
+        self.groups = tuple(group for group, _ in self._members)
+        self._order = dict.fromkeys(self._teams[0].agents)  # agents act in the world's own order, whatever their group
+        self._fixed = isinstance(self._teams[0], FixedTeam)
+        self.own_state_space = _state_space(self._teams[0])
+        self._note_who_acts()
+
+    def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
+        """See `World.reset`. Copies that have never been reset are observed as zeros."""
+        for copy, seed in resolve_reset(self.num_envs, seeds, copies):
+            self._teams[copy].reset(seed)
+        observations = zero_observations(self.groups, self.num_envs)
+        for copy, team in enumerate(self._teams):
+            if team.observations:
+                self._write(copy, team.observations, observations)
+        self._note_who_acts()
+        return observations
+
+    def step(self, actions: dict[str, np.ndarray]) -> Step:
+        """See `World.step`.
+
+        Raises:
+            ValueError: for actions of the wrong shape.
+            TeamChanged: if agents leave or join in a way that their team does not know.
+        """
+        chosen = [(agents, _rows(group, actions[group.name], self.num_envs)) for group, agents in self._members]
+        observations = zero_observations(self.groups, self.num_envs)
+        shapes = {group.name: (self.num_envs, len(group.agents)) for group in self.groups}
+        rewards = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        left = None if self._fixed else {name: np.full(shape, STAYS, np.int8) for name, shape in shapes.items()}
+        terminated, truncated = np.zeros((2, self.num_envs), np.bool_)
+        for copy, team in enumerate(self._teams):
+            acts = self._order.copy()
+            for agents, rows in chosen:
+                acts.update(zip(agents, rows[copy], strict=True))
+            earned, gone, terminated[copy], truncated[copy] = team.step(acts)
+            for group, agents in self._members:
+                rewards[group.name][copy] = [earned.get(agent, 0.0) for agent in agents]
+                if gone and left is not None:
+                    left[group.name][copy] = [gone.get(agent, STAYS) for agent in agents]
+            self._write(copy, team.observations, observations)
+        self._note_who_acts()
+        return Step(observations, rewards, terminated, truncated, left)
+
+    def _note_who_acts(self) -> None:
+        if not self._fixed:
+            self.acting = {
+                group.name: np.array([[agent in team.acting for agent in agents] for team in self._teams])
+                for group, agents in self._members
+            }
+
+    def own_state(self) -> np.ndarray:
+        """See `World.own_state`: `state()` of each instance."""
+        return np.stack([team.env.state() for team in self._teams]).astype(np.float32)
+
+    def _write(self, copy: int, seen: dict[Any, Any], observations: Observations) -> None:
+        """Puts what the agents of one copy see into its rows; those of others stay zeros."""
+        for group, agents in self._members:
+            arrays = observations[group.name]
+            here = [(row, seen[agent]) for row, agent in enumerate(agents) if agent in seen]
+            if isinstance(arrays, dict):
+                for key, array in arrays.items():
+                    rows = array[copy]
+                    for row, observation in here:
+                        rows[row] = observation[key]
+                continue
+            rows = arrays[copy]
+            for row, observation in here:
+                rows[row] = observation
+
+    def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
+        """See `World.episode_metrics`: what all agents of all these copies were told in their last step."""
+        found = [_numbers(self._teams[copy]) for copy in copies]
+        names = [name for name in found[0] if all(name in numbers for numbers in found)] if found else []
+        return {name: np.array([numbers[name] for numbers in found]) for name in names}
+
+    def render(self, copy: int = 0) -> np.ndarray:
+        """The world's own picture, `(height, width, 3)` uint8. Raises RuntimeError for a world that draws none."""
+        with silenced():
+            picture = self._teams[copy].env.render()
+        if not isinstance(picture, np.ndarray) or picture.ndim != 3:
+            raise RuntimeError(f"env.id={self.config.id} draws no picture: its render() returned {type(picture)}")
+        return picture
+
+    def get_state(self) -> dict[str, Any]:
+        """See `World.get_state`: a snapshot of each instance."""
+        return {"copies": [snapshots.dump(team) for team in self._teams]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See `World.set_state`. Raises ValueError for the state of a world with another number of copies."""
+        if len(state["copies"]) != self.num_envs:
+            raise ValueError(f"state of another world: {len(state['copies'])} copies, here {self.num_envs}")
+        self._teams = [snapshots.load(snapshot) for snapshot in state["copies"]]
+        self._note_who_acts()
+
+    def close(self) -> None:
+        """See `World.close`."""
+        while self._teams:
+            self._teams.pop().close()
+
+
+def _make_team(config: PettingzooConfig) -> Team:
+    env, turns = make_env(config.id, config.kwargs)
+    env = preprocessed(env, turns, config.preprocess, config.id)
+    if turns:
+        return TurnTeam(env, config.id)
+    fixed = config.id.startswith(FIXED_TEAMS) if config.fixed_team is None else config.fixed_team
+    return (FixedTeam if fixed else ChangingTeam)(env, config.id)
+
+
+def _state_space(team: Team) -> gym.spaces.Box | None:
+    """Space of the world's own `state()`, as float32. None where it has none, or only a picture of the whole screen: a
+    megabyte a step, of which `preprocess` makes nothing smaller."""
+    space = getattr(team.env, "state_space", None)
+    if not isinstance(space, gym.spaces.Box) or space.dtype == np.uint8:
+        return None
+    return gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+
+
+def _grouped(team: Team) -> list[tuple[AgentGroup, tuple[Any, ...]]]:
+    """The groups of a world, each with its agents as the world names them."""
+    kinds = []
+    for agent in team.agents:
+        spaces = team.env.observation_space(agent), team.env.action_space(agent)
+        _check_spaces(team.world_id, agent, *spaces)
+        kinds.append((str(agent), re.sub(r"_?\d+$", "", str(agent)) or "agent", *spaces))
+    return [(group, tuple(team.agents[place] for place in places)) for group, places in group_agents(kinds)]
+
+
+def _check_spaces(world_id: str, agent: Any, observation: gym.Space, action: gym.Space) -> None:
+    parts = observation.values() if isinstance(observation, gym.spaces.Dict) else [observation]
+    if not all(isinstance(part, PARTS) for part in parts):
+        rule = "whose agents observe a Box, or a Dict of Boxes and MultiBinaries"
+        raise ValueError(f"env.id must name a world {rule}, got {world_id!r}, where {agent!r} observes {observation}")
+    if not isinstance(action, ACTIONS):
+        rule = "whose agents act by Discrete, MultiDiscrete or Box"
+        raise ValueError(f"env.id must name a world {rule}, got {world_id!r}, where {agent!r} acts by {action}")
+
+
+def _rows(group: AgentGroup, actions: np.ndarray, num_envs: int) -> list:
+    """A group's actions as a list over copies, each with one action per agent that the world may keep."""
+    given, space = checked_actions(group, actions, num_envs), group.action_space
+    return given.tolist() if isinstance(space, gym.spaces.Discrete) else list(np.array(given, space.dtype))
+
+
+def _numbers(team: Team) -> dict[str, float]:
+    """The numbers in the last infos that every agent has, as their mean over the agents."""
+    infos = [team.infos.get(agent, {}) for agent in team.agents]
+    values = {name: [info[name] for info in infos] for name in infos[0] if all(name in info for info in infos)}
+    means = {str(name): float(np.mean(many)) for name, many in values.items() if all(map(_is_number, many))}
+    return {name: mean for name, mean in means.items() if math.isfinite(mean)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, bool | int | float | np.bool_ | np.integer | np.floating)

@@ -1,0 +1,21 @@
+"""A scripted player of the pricing world: competes, and never learns better."""
+
+import numpy as np
+
+from envs.pricing.equilibrium import equilibrium
+from envs.pricing.world import GROUP, Pricing
+
+
+class Bertrand:
+    """Every store charges the Nash price of its own d in every step, whatever the others do (Bertrand 1883).
+
+    Args:
+        world: the world to play.
+    """
+
+    def __init__(self, world: Pricing):
+        self._equilibrium = equilibrium(world.config)
+
+    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Observations (B, N, 2 + N) of the group `stores` -> its actions, (B, N, 1) float32."""
+        return {GROUP: self._equilibrium.nash_at(observations[GROUP][..., 1:2]).astype(np.float32)}

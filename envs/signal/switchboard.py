@@ -1,0 +1,22 @@
+"""A scripted player of the signal world: tells each agent what its partner sees."""
+
+import numpy as np
+
+from envs.signal.world import GROUP, Signal
+
+
+class Switchboard:
+    """Reads all agents' observations, as a channel without loss would let it, and so is always right: the upper bound.
+
+    Args:
+        world: the world to play.
+    """
+
+    def __init__(self, world: Signal):
+        self._count = world.config.n_agents
+
+    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Observations (B, N, 2 N + K) of the group `agents` -> its actions, (B, N) int64."""
+        seen, count = observations[GROUP], self._count
+        partner = seen[..., count : 2 * count].argmax(axis=-1)
+        return {GROUP: np.take_along_axis(seen[..., 2 * count :].argmax(axis=-1), partner, axis=1)}

@@ -1,0 +1,224 @@
+"""Any scenario of VMAS, the Vectorized Multi-Agent Simulator, as a `World`: B copies in one batch of torch tensors."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from envs.agent_group import AgentGroup, Observations
+from envs.curriculum import WorldConfig
+from envs.groups import checked_actions, group_agents, zero_observations
+from envs.trees import copied, on_host, tree_map
+from envs.vmas.render import draw
+from envs.vmas.scenario import make_env, to_gymnasium
+from envs.vmas.seeding import draws_from
+from envs.world import Step, World, resolve_reset
+
+LANES = 64  # torch rounds differently where a batch is no multiple of its vector instructions' width: it always is one
+
+
+@dataclass
+class VmasConfig(WorldConfig):
+    """Which scenario, and how its agents act."""
+
+    name: str
+    # stem of the world: vmas
+    scenario: str = field(metadata={"structural": True})
+    # one of VMAS's, such as balance, transport, navigation, simple_tag
+    kwargs: dict[str, Any] = field(metadata={"structural": True})
+    # arguments of the scenario, such as n_agents; those left out have the scenario's own defaults
+    continuous_actions: bool = field(metadata={"structural": True})
+    # true: Box, force in each direction; false: Discrete, each direction off, or at full force one way or the other
+    max_steps: int
+    # steps until an episode is truncated, >= 1
+    device: str = field(metadata={"structural": True})
+    # where torch simulates: cpu, cuda, cuda:1, ...
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"env.device must be cpu, cuda, or cuda: and a number, got {self.device!r}")
+        if self.max_steps < 1:
+            raise ValueError(f"env.max_steps must be at least 1, got {self.max_steps}")
+
+
+class Vmas(World):
+    """B copies of one VMAS scenario, stepped at once.
+
+    Description:
+        Agents with the same spaces, and the same name but for its number, form a group that has that name: `agent_0`
+        and `agent_1` are the group `agent`. Agents that a scenario moves by itself are part of it, and in no group.
+
+        VMAS draws from global generators. Here each copy is reset alone, with these seeded by a generator of its own
+        (`vmas_draws.py`), so that an episode's start depends on the copy's own seed only. What a scenario draws in the
+        course of an episode it draws for all copies at once. That comes from one more generator, which is seeded
+        together with copy 0: it can be repeated, but a copy then depends on the others. VMAS simulates a multiple of 64
+        copies, the last ones for nothing: otherwise a copy's rounding would depend on B. In VMAS 1.5.2 the copies of
+        buzz_wire, football, het_mass and simple_crypto depend on each other all the same, and road_traffic and
+        wind_flocking keep something over a reset.
+
+    Actions:
+        Box, or Discrete without `continuous_actions`; a scenario with communication adds its words.
+
+    Observations:
+        A Box, or a Dict of Boxes, float32; on a GPU they are torch tensors, and stay there.
+
+    Rewards:
+        The scenario's own.
+
+    Start:
+        `reset_world_at` of the scenario.
+
+    End:
+        Terminated when the scenario says `done`, truncated after `max_steps` otherwise.
+
+    Metrics:
+        The numbers of the scenario's `info` in the last step: their mean over the agents that have them.
+
+    Arguments:
+        config: which scenario.
+        num_envs: B.
+
+    Raises:
+        ValueError: if VMAS is not installed, has no such scenario, or one that does not take its arguments.
+
+    Source:
+        Bettini et al.: VMAS (2022), https://arxiv.org/abs/2207.03530.
+    """
+
+    Config = VmasConfig
+
+    def __init__(self, config: VmasConfig, num_envs: int = 1):
+        from envs.vmas.state import StateOf  # imports torch, which the settings are read without
+
+        self.config, self.num_envs = config, num_envs
+        settings = {"max_steps": config.max_steps, "continuous_actions": config.continuous_actions}
+        self._stays = stays_on(config.device)
+        self._lanes = -(-num_envs // LANES) * LANES  # copies of VMAS's; those from B on do nothing
+        self._env = make_env(config.scenario, config.kwargs, self._lanes, config.device, **settings)
+        self._state = StateOf(self._env)
+        self._members = _grouped(self._env)  # per group the places of its agents in the environment's lists
+        self.groups = tuple(group for group, _ in self._members)
+        self._rngs = [np.random.default_rng() for _ in range(num_envs)]
+        self._shared_rng = np.random.default_rng()  # of what is drawn for all copies at once
+        self._observations = tree_map(self._from_host, zero_observations(self.groups, num_envs))
+        self._told: dict[str, np.ndarray] = {}  # name -> (B,): the infos of the last step
+
+    def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
+        """See `World.reset`. Copies that have never been reset are observed as zeros."""
+        pairs = resolve_reset(self.num_envs, seeds, copies)
+        for copy, seed in pairs:
+            if seed is not None:
+                self._rngs[copy] = np.random.default_rng(seed)
+                if copy == 0:
+                    self._shared_rng = np.random.default_rng([seed, 1])
+            with draws_from(self._rngs[copy], self.config.device):
+                self._env.reset_at(copy, return_observations=False)
+        with draws_from(self._shared_rng, self.config.device):
+            seen = self._seen(self._env.get_from_scenario(True, False, False, False)[0])
+        chosen = [copy for copy, _ in pairs]
+        for group in self.groups:
+            tree_map(lambda rows, new: _put(rows, chosen, new), self._observations[group.name], seen[group.name])
+        return tree_map(copied, self._observations)
+
+    def step(self, actions: dict[str, np.ndarray]) -> Step:
+        """See `World.step`. Raises ValueError for actions of the wrong shape."""
+        import torch  # only here: the settings are read without it
+
+        acts: list[Any] = [None] * len(self._env.agents)
+        for group, places in self._members:
+            given = checked_actions(group, actions[group.name], self.num_envs).astype(
+                group.action_space.dtype, copy=False
+            )
+            padded = np.zeros((self._lanes, *given.shape[1:]), given.dtype)
+            padded[: self.num_envs] = given
+            for column, place in enumerate(places):
+                acts[place] = torch.tensor(padded[:, column], device=self._env.device).reshape(self._lanes, -1)
+        with draws_from(self._shared_rng, self.config.device):
+            seen, rewards, terminated, truncated, infos = self._env.step(acts)
+        self._observations = self._seen(seen)
+        self._told = {name: values[: self.num_envs] for name, values in _means(infos).items()}
+        ended, late = terminated.bool()[: self.num_envs], truncated.bool()[: self.num_envs]
+        return Step(
+            observations=tree_map(copied, self._observations),
+            rewards=tree_map(on_host, self._stacked([reward.reshape(self._lanes) for reward in rewards])),
+            # wheel says (lanes, 1)
+            terminated=ended.cpu().numpy(),
+            truncated=(late & ~ended).cpu().numpy(),
+        )
+
+    def _stacked(self, per_agent: Sequence[Any]) -> dict[str, Any]:
+        """Tensors (lanes, ...) per agent, or dicts of such -> group -> (B, N, ...) float32, in memory of their own."""
+        import torch  # only here: the settings are read without it
+
+        def stack(*tensors: Any) -> Any:
+            return torch.stack([tensor[: self.num_envs].float().detach() for tensor in tensors], dim=1)
+
+        return {g.name: tree_map(stack, *(per_agent[place] for place in places)) for g, places in self._members}
+
+    def _seen(self, per_agent: Sequence[Any]) -> Observations:
+        """What the agents see, where the policies take it from: on the GPU if the simulation is there."""
+        seen = self._stacked(per_agent)
+        return seen if self._stays else tree_map(on_host, seen)
+
+    def _from_host(self, array: np.ndarray) -> Any:
+        """An array of observations, as a tensor on the GPU if the simulation is there."""
+        import torch  # only here: the settings are read without it
+
+        return torch.from_numpy(array.copy()).to(self._env.device) if self._stays else array.copy()
+
+    def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
+        """See `World.episode_metrics`; numbers that are not finite are left out."""
+        told = {name: values[copies] for name, values in self._told.items()}
+        return {name: values for name, values in told.items() if np.isfinite(values).all()}
+
+    def render(self, copy: int = 0) -> np.ndarray:
+        """One copy from above, `(height, width, 3)` uint8: see `vmas_render.draw`."""
+        return draw(self._env, copy)
+
+    def get_state(self) -> dict[str, Any]:
+        """See `World.get_state`."""
+        return {
+            "simulation": self._state.dump(),
+            "arrays": {"observations": tree_map(on_host, self._observations), "told": tree_map(np.copy, self._told)},
+            "generators": [rng.bit_generator.state for rng in (*self._rngs, self._shared_rng)],
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See `World.set_state`. Raises ValueError for the state of a world with other settings or another B."""
+        if len(state["generators"]) != self.num_envs + 1:
+            raise ValueError(f"state of another world: {len(state['generators']) - 1} copies, here {self.num_envs}")
+        self._state.load(state["simulation"])
+        self._observations = tree_map(self._from_host, state["arrays"]["observations"])
+        self._told = tree_map(np.copy, state["arrays"]["told"])
+        for rng, saved in zip((*self._rngs, self._shared_rng), state["generators"], strict=True):
+            rng.bit_generator.state = saved
+
+
+def stays_on(device: str) -> bool:
+    """Whether observations are kept where they are simulated, as torch tensors."""
+    return device != "cpu"
+
+
+def _grouped(env: Any) -> list[tuple[AgentGroup, list[int]]]:
+    """The groups of an environment, each with the places of its agents in the environment's lists."""
+    kinds = zip(env.agents, env.observation_space, env.action_space, strict=True)
+    return group_agents(
+        (agent.name, re.sub(r"[ _]?\d+$", "", agent.name) or "agent", to_gymnasium(seen), to_gymnasium(act))
+        for agent, seen, act in kinds
+    )
+
+
+def _put(rows: np.ndarray, chosen: list[int], new: np.ndarray) -> None:
+    rows[chosen] = new[chosen]
+
+
+def _means(infos: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Name -> (B,): each number of the agents' infos as its mean over the agents that have it."""
+    told: dict[str, list[Any]] = {}
+    for info in infos:
+        for name, value in info.items():
+            if getattr(value, "ndim", 0) and value.numel() == len(value):  # one number a copy
+                told.setdefault(name, []).append(value.reshape(-1).double())
+    return {name: (sum(values) / len(values)).cpu().numpy() for name, values in told.items()}

@@ -1,0 +1,122 @@
+"""What the copies of a world exchange with whoever steps them, as arrays in memory that several processes share.
+
+The memory is a file without a name, which each process maps: nothing of it is left behind when the processes end,
+however they end. Where an array lies in it follows from the world's groups and B: only the file is handed over.
+"""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from envs.agent_group import AgentGroup, Observations
+from envs.trees import tree_map
+from envs.world import Step
+
+CACHE_LINE = 64  # bytes; no two arrays have one in common
+
+
+@dataclass
+class SharedArrays:
+    """The arrays of some copies; those of the results as in `Step`, and who acts next as in `World`.
+
+    The last two mean something only for worlds where agents take turns, die or join.
+    """
+
+    actions: dict[str, np.ndarray]
+    observations: Observations
+    rewards: dict[str, np.ndarray]
+    terminated: np.ndarray
+    truncated: np.ndarray
+    left: dict[str, np.ndarray]
+    acting: dict[str, np.ndarray]
+
+    def of(self, copies: slice) -> "SharedArrays":
+        """The same memory, seen for some of the copies only."""
+        parts = {field.name: tree_map(lambda array: array[copies], getattr(self, field.name)) for field in fields(self)}
+        return SharedArrays(**parts)
+
+    def write(self, step: Step, acting: dict[str, np.ndarray] | None) -> None:
+        """Puts the results of a step where all can read them."""
+        self.write_observations(step.observations, acting)
+        tree_map(np.copyto, self.rewards, step.rewards)
+        self.terminated[:], self.truncated[:] = step.terminated, step.truncated
+        if step.left is not None:
+            tree_map(np.copyto, self.left, step.left)
+
+    def write_observations(self, observations: Observations, acting: dict[str, np.ndarray] | None) -> None:
+        """Puts observations, and who acts on them, where all can read them."""
+        tree_map(np.copyto, self.observations, observations)
+        self.write_acting(acting)
+
+    def write_acting(self, acting: dict[str, np.ndarray] | None) -> None:
+        """Puts who acts next where all can read it."""
+        if acting is not None:
+            tree_map(np.copyto, self.acting, acting)
+
+    def read(self, takes_turns: bool) -> Step:
+        """The results as they are now, copied."""
+        rewards = tree_map(np.copy, self.rewards)
+        left = tree_map(np.copy, self.left) if takes_turns else None
+        return Step(self.read_observations(), rewards, self.terminated.copy(), self.truncated.copy(), left)
+
+    def read_observations(self) -> Observations:
+        """The observations as they are now, copied."""
+        return tree_map(np.copy, self.observations)
+
+    def read_acting(self) -> dict[str, np.ndarray]:
+        """Who acts next, copied."""
+        return tree_map(np.copy, self.acting)
+
+
+def make_file(groups: Sequence[AgentGroup], num_envs: int) -> int:
+    """Memory for the arrays of B copies, as the descriptor of a file without a name."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("world")
+    else:  # not Linux
+        with tempfile.TemporaryFile() as unnamed:
+            file = os.dup(unnamed.fileno())
+    os.truncate(file, _layout(groups, num_envs)[1])
+    return file
+
+
+def map_file(file: int, groups: Sequence[AgentGroup], num_envs: int) -> SharedArrays:
+    """The arrays that lie in the file, which is closed: the memory lasts as long as any array of it."""
+    layout, size = _layout(groups, num_envs)
+    memory = mmap.mmap(file, size)
+    os.close(file)
+    return SharedArrays(**tree_map(lambda place: place(memory), layout))
+
+
+def _layout(groups: Sequence[AgentGroup], num_envs: int) -> tuple[dict[str, Any], int]:
+    """For each array the function that makes it from the memory, in the form of `SharedArrays`; the size in bytes."""
+    size = 0
+
+    def place(shape: tuple[int, ...], dtype: Any) -> Callable[[Any], np.ndarray]:
+        nonlocal size
+        offset, size = size, size + int(np.prod(shape)) * np.dtype(dtype).itemsize
+        size += -size % CACHE_LINE
+        return lambda memory: np.ndarray(shape, dtype, memory, offset)
+
+    def observed(space: gym.Space, rows: tuple[int, int]) -> Any:
+        if isinstance(space, gym.spaces.Dict):
+            return {key: observed(part, rows) for key, part in space.items()}
+        return place(rows + (space.shape or ()), space.dtype)
+
+    rows = {group.name: (num_envs, len(group.agents)) for group in groups}
+    spaces = {group.name: group.action_space for group in groups}
+    layout = {
+        "actions": {name: place(rows[name] + (space.shape or ()), space.dtype) for name, space in spaces.items()},
+        "observations": {group.name: observed(group.observation_space, rows[group.name]) for group in groups},
+        "rewards": {name: place(shape, np.float32) for name, shape in rows.items()},
+        "terminated": place((num_envs,), np.bool_),
+        "truncated": place((num_envs,), np.bool_),
+        "left": {name: place(shape, np.int8) for name, shape in rows.items()},
+        "acting": {name: place(shape, np.bool_) for name, shape in rows.items()},
+    }
+    return layout, size
