@@ -11,7 +11,14 @@ from marl_tune.config.compose import compose
 from marl_tune.config.schema.sweep import SweepConfig
 
 # Files whose tests run whole sweeps. Processes begin with them, so that none is left with a long one at the end.
-LONG = ("test_run.py", "test_solo.py", "test_trial.py", "test_wandb.py", "test_cluster.py", "test_learner.py")
+LONG = (
+    "test_run.py",
+    "test_in_process_driver.py",
+    "test_trial.py",
+    "test_wandb.py",
+    "test_connect.py",
+    "test_on_policy_learner.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,7 +1,7 @@
 """Leaves out what torch, RLlib and Tune do at a start for others: seconds of imports, folders, a whole Ray.
 
-Each part takes hold of a name in a pinned library; `tests/test_solo.py` and `tests/test_lean.py` notice when an upgrade
-moves one.
+Each part takes hold of a name in a pinned library; `tests/sweep/test_in_process_driver.py` and
+`tests/cluster/test_startup_patches.py` notice when an upgrade moves one.
 """
 
 from __future__ import annotations

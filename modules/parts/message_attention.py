@@ -51,7 +51,7 @@ class MessageAttention(nn.Module):
             hears: whether receiver i hears sender j, bool (N, N) or (..., N, N).
         """
         q, k, v = self._parts(features, messages)
-        # torch's own gives 0 to who hears nobody; tests/test_communication.py holds it to that.
+        # torch's own gives 0 to who hears nobody; tests/modules/test_communication.py holds it to that.
         read = functional.scaled_dot_product_attention(q, k, v, attn_mask=_of_heads(hears))  # (..., heads, N, d)
         return read.transpose(-2, -3).flatten(-2)
 

@@ -11,7 +11,7 @@ import pytest
 
 from marl_tune.__main__ import main
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PBT = ["+experiment=ant_colony"]
 RANDOM = ["search=random"]
 SCOUTS = ["sharing=roles", "+sharing.roles.scouts={agents:['*']}"]

@@ -20,7 +20,7 @@ from envs.pettingzoo.teams import TeamChanged
 from envs.testing import check_world, sample_actions
 from envs.world import StateUnavailable
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 PROBES = "pettingzoo_probes"
 WORLDS = [
     ("mpe/simple_spread_v3", {}),

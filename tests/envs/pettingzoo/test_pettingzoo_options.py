@@ -17,7 +17,7 @@ from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.compose import compose
 from marl_tune.evaluation import play as evaluation
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = Path(__file__).resolve().parents[3] / "conf"
 SHORT = {
     "sisl/waterworld_v4": {"n_sensors": 5, "max_cycles": 9},
     "sisl/multiwalker_v9": {"max_cycles": 9},

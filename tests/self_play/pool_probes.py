@@ -10,7 +10,7 @@ from marl_tune.sampling.games import Games
 from marl_tune.self_play.pool import UNTRAINED, Pool
 from marl_tune.sharing.game_sides import learners_of, slots_of
 
-CONF = Path(__file__).parent.parent / "conf" / "sharing"
+CONF = Path(__file__).parents[2] / "conf" / "sharing"
 
 
 def sharing(name="self_play", **changes):

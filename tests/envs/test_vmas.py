@@ -22,7 +22,7 @@ from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.sampling.env_runner import BatchedEnvRunner
 from marl_tune.sampling.episode_pieces import bring_to_host
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = [
     ("balance", {"n_agents": 2}, False),
     ("transport", {"n_agents": 2}, True),

@@ -17,7 +17,7 @@ from envs.pettingzoo.preprocessing import preprocessed
 from envs.testing import check_world, sample_actions
 
 pytest.importorskip("supersuit")
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 PROBES, TURNS = "pettingzoo_probes", "pettingzoo_turns"
 OFF = yaml.safe_load((ROOT / "conf" / "env" / "pettingzoo.yaml").read_text())["preprocess"]
 

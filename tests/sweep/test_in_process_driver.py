@@ -119,7 +119,7 @@ def test_the_command_trains_in_its_own_process_and_leaves_the_folder_of_the_cont
         cwd=work,
         capture_output=True,
         text=True,
-        env={**ENVIRONMENT, "HOME": str(home), "PYTHONPATH": str(Path(session.__file__).parent.parent)},
+        env={**ENVIRONMENT, "HOME": str(home), "PYTHONPATH": str(Path(session.__file__).parents[2])},
         timeout=100,
     )
     assert done.returncode == 0, done.stderr

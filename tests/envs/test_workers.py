@@ -21,7 +21,7 @@ from envs.workers import world as workers
 from envs.workers.world import WorkerError, WorkerWorld
 from envs.world import StateUnavailable
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 COLONY = AntColonyConfig("ant_colony", [6, 7], 4, 3, 2, None, 0.2, 0.9, 12)
 
 

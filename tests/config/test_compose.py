@@ -19,7 +19,7 @@ from marl_tune.config.registry import GROUPS, options, schema
 from marl_tune.config.search_space import parse, trial_count
 from marl_tune.validation.validate import validate
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
 OPTIONS = [(group, name) for group in GROUPS for name in options(group)]
 # What users' scripts rely on.

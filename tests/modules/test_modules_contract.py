@@ -18,7 +18,7 @@ from modules.plasticity import Plasticity
 
 torch.set_num_threads(1)  # networks this small are slower on several
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NOT_MODULES = {"__init__", "base", "central_critic", "schemas", "testing"}
 
 VECTOR = gym.spaces.Box(0.0, 1.0, (9,), np.float32)
