@@ -1,4 +1,4 @@
-# The environment is made by make: `make run` and `make test` work in a fresh clone with nothing but Python 3.11 or newer.
+# The environment is made by make: `make run` and `make test` work in a fresh clone with nothing but Python 3.11 or 3.12.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
