@@ -11,8 +11,8 @@ import pettingzoo
 
 MADE_FOR = "1.25."  # beginning of the version of PettingZoo whose worlds these are
 LEAN = {
-    "pettingzoo.sisl.waterworld.waterworld.raw_env": "envs.pettingzoo.lean_waterworld",
-    "pettingzoo.butterfly.knights_archers_zombies.knights_archers_zombies.raw_env": "envs.pettingzoo.lean_zombies",
+    "pettingzoo.sisl.waterworld.waterworld.raw_env": ".lean_waterworld",
+    "pettingzoo.butterfly.knights_archers_zombies.knights_archers_zombies.raw_env": ".lean_zombies",
 }  # class of a world -> module with a function lean(world), which leaves a world alone that it does not suit
 
 
@@ -21,7 +21,7 @@ def made_lean(env: Any) -> Any:
     world = getattr(env, "unwrapped", env)
     place = LEAN.get(f"{type(world).__module__}.{type(world).__qualname__}")
     if place and pettingzoo.__version__.startswith(MADE_FOR):
-        importlib.import_module(place).lean(world)
+        importlib.import_module(place, __package__).lean(world)
     return env
 
 

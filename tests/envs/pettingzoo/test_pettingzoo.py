@@ -307,7 +307,10 @@ def test_closing_one_world_leaves_the_others_their_pygame():
 
 
 def test_the_process_stays_silent_and_can_be_ended():
-    code = "import os, envs; envs.make_world(envs.default_config('pettingzoo')).reset([0]); os.kill(os.getpid(), 15)"
+    code = (
+        "import os; from envs import default_config, make_world;"
+        "make_world(default_config('pettingzoo')).reset([0]); os.kill(os.getpid(), 15)"
+    )
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SDL", "PYGAME"))}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, timeout=60)
     assert done.returncode == -signal.SIGTERM
