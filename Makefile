@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test test-slow check bench clean
+.PHONY: run test test-slow check layout bench clean
 
 run: $(READY)
 	$(BIN)/python -m marl_tune +experiment=ant_colony
@@ -17,15 +17,21 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --timeout 3600
 
-check: $(READY)
+check: $(READY) layout
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# mypy reads no __path__: links show it the packages as they are installed, envs/ as marl_tune.envs and so on.
+layout:
+	rm -rf build/layout
+	mkdir -p build/layout/marl_tune
+	ln -s $(CURDIR)/marl_tune/* $(addprefix $(CURDIR)/,envs modules conf sweeps) build/layout/marl_tune/
+
 bench: $(READY)
 	$(BIN)/python -m benchmarks.compare
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml hatch_build.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	touch $(READY)

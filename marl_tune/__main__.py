@@ -4,7 +4,6 @@ import sys
 
 from marl_tune.config import help
 from marl_tune.config.errors import ConfigError
-from marl_tune.config.own_packages import check_packages
 
 
 def main(words: list[str] | None = None) -> int:
@@ -15,7 +14,6 @@ def main(words: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if words is None else words
     try:
-        check_packages()
         if help.is_asked(words):
             print(help.text())
             return 0

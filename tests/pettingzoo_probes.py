@@ -225,7 +225,10 @@ class Nosy(Walkers):
 
     def step(self, actions):
         *step, _ = super().step(actions)
-        loaded = {name: name in sys.modules for name in ("torch", "ray", "marl_tune", "numpy", "pettingzoo_probes")}
+        loaded = {name: name in sys.modules for name in ("torch", "ray", "numpy", "pettingzoo_probes")}
+        loaded["marl_tune"] = any(
+            n.startswith("marl_tune.") and not n.startswith("marl_tune.envs") for n in sys.modules
+        )
         return *step, dict.fromkeys(self.names, loaded)
 
 

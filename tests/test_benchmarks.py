@@ -1,6 +1,7 @@
 """The benchmarks measure what they say: equal work for every contestant, judged round by round, under control."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -102,7 +103,10 @@ def test_ppo_by_hand_learns_from_as_much_and_in_as_many_steps():
 def test_throughput_prints_one_json_object_from_any_folder(tmp_path):
     words = ["--work", "W2", "--rollout", "batched", "--iterations", "1", "--warmup", "1", "--json"]
     command = [sys.executable, str(ROOT / "benchmarks" / "throughput.py"), *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # benchmarks/ is in no installation
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert set(printed) == {

@@ -257,9 +257,10 @@ def test_refused_on_the_command_line(words, message, tmp_path):
     assert files(tmp_path) == set()
 
 
-def test_a_stranger_among_the_packages_is_named(tmp_path):
-    (tmp_path / "envs").mkdir()
-    (tmp_path / "envs" / "__init__.py").write_text("raise RuntimeError('not ours')")
-    done = command_line([], tmp_path)
-    assert done.returncode == 2
-    assert f"envs in {tmp_path}" in done.stderr
+def test_folders_of_the_users_with_the_names_of_ours_do_no_harm(tmp_path):
+    for folder in ("envs", "modules", "conf", "sweeps"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text("raise RuntimeError('not ours')")
+    done = command_line(["-cn", "ant_colony_pbt", "--cfg", "job"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "name: ant_colony_pbt" in done.stdout

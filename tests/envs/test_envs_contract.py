@@ -44,7 +44,7 @@ def test_every_file_with_a_world_is_registered():
     found, folder = set(), Path(envs.__file__).parent
     for path in folder.rglob("*.py"):
         parts = path.relative_to(folder.parent).with_suffix("").parts
-        module = import_module(".".join(parts).removesuffix(".__init__"))
+        module = import_module(".".join(("marl_tune", *parts)).removesuffix(".__init__"))
         worlds = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, World)]
         # A world that can be chosen has a config; `WorkerWorld` is made of one that was.
         chosen = [cls for cls in worlds if hasattr(cls, "Config") and not isabstract(cls)]
