@@ -20,7 +20,10 @@ from typing import Any
 import hydra
 from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from marl_tune.config import registry
@@ -46,6 +49,15 @@ QUIET = (
     "hydra/job_logging=none",
     "hydra/hydra_logging=none",
 )
+
+
+class ReadySweeps(SearchPathPlugin):
+    """Has Hydra find our sweeps by -cn alone, where the user has none of that name: the folder of -cd is put before the
+    provider `schema`, under whose name these therefore lie."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Called by Hydra once it knows conf/."""
+        search_path.append(provider="schema", path="pkg://marl_tune.sweeps")
 
 
 def compose(words: list[str]) -> list[SweepConfig]:
@@ -129,7 +141,9 @@ def _compose_option(group: str, name: str) -> Any:
 
 
 def _register() -> None:
-    """Tell Hydra the schemas: of each group's option as schema/<group>/<option>, of the whole as sweep_schema."""
+    """Tell Hydra the schemas, of each group's option as schema/<group>/<option> and of the whole as sweep_schema, and
+    where the ready sweeps are."""
+    Plugins.instance().register(ReadySweeps)
     store = ConfigStore.instance()
     store.store(name="sweep_schema", node={key: MISSING for key in field_types(SweepConfig) if key != "group_options"})
     for group in registry.GROUPS:

@@ -17,7 +17,8 @@ Hyper-parameter sweeps in multi-agent reinforcement learning. Choose an option o
   python -m marl_tune +experiment=ant_colony search=optuna algorithm.lr=3e-4
   python -m marl_tune env=ant_colony module=lstm '+space={algorithm.lr:{loguniform:[1e-5,1e-3]}}' search=random
   python -m marl_tune -m +experiment=ant_colony module=mlp,plasticity seed=1,2,3     a job for each combination
-  python -m marl_tune -cd sweeps -cn ant_colony_pbt                a sweep from a folder of yours
+  python -m marl_tune -cn ant_colony_pbt                           a ready sweep
+  python -m marl_tune -cd FOLDER -cn NAME                          a sweep of yours, FOLDER/NAME.yaml
   python -m marl_tune resume=results/ant_colony/2026-11-21_10-00-00
   python -m marl_tune +experiment=ant_colony dry_run=true          build and step all parts once, print the plan
   python -m marl_tune +experiment=ant_colony --cfg job             print every setting"""

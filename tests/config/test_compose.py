@@ -145,6 +145,12 @@ def test_sweeps_are_valid_from_another_folder(name, tmp_path, monkeypatch):
     validate(sweep)
     assert (sweep.name, sweep.seed) == (name, 3)
     assert compose(["-cp", str(SWEEPS), "-cn", name, "seed=3"])[0] == sweep
+    assert compose(["-cn", name, "seed=3"])[0] == sweep
+
+
+def test_a_sweep_of_the_users_comes_before_ours_of_the_same_name(tmp_path):
+    (tmp_path / "ant_colony_pbt.yaml").write_text("defaults: [config, _self_]\nname: mine\n")
+    assert [sweep.name for sweep in compose(["-cd", str(tmp_path), "-cn", "ant_colony_pbt"])] == ["mine"]
 
 
 def test_sweep_ablation_tries_each_module_with_each_seed():
