@@ -1,1 +1,1 @@
-"""The settings' values, as YAML: read by Hydra as pkg://conf, so that they are found wherever the command is typed."""
+"""The settings' values, as YAML: read by Hydra as pkg://marl_tune.conf, so that they are found from anywhere."""

@@ -9,42 +9,42 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from envs.curriculum import world_itself
-from envs.world import World
+from marl_tune.envs.curriculum import world_itself
+from marl_tune.envs.world import World
 
 ENVS: dict[str, str] = {
-    "ant_colony": "envs.ant_colony:AntColony",
-    "bio_grid": "envs.bio_grid:BioGrid",
-    "mpe/simple_spread": "envs.mpe.simple_spread:SimpleSpread",
-    "mpe/simple_adversary": "envs.mpe.simple_adversary:SimpleAdversary",
-    "mpe/simple_tag": "envs.mpe.simple_tag:SimpleTag",
-    "sisl/pursuit": "envs.sisl.pursuit:Pursuit",
-    "classic/connect_four": "envs.classic.connect_four:ConnectFour",
-    "classic/tictactoe": "envs.classic.tictactoe:Tictactoe",
-    "pettingzoo": "envs.pettingzoo:Pettingzoo",
-    "vmas": "envs.vmas:Vmas",
-    "pricing": "envs.pricing:Pricing",
-    "signal": "envs.signal:Signal",
+    "ant_colony": "marl_tune.envs.ant_colony:AntColony",
+    "bio_grid": "marl_tune.envs.bio_grid:BioGrid",
+    "mpe/simple_spread": "marl_tune.envs.mpe.simple_spread:SimpleSpread",
+    "mpe/simple_adversary": "marl_tune.envs.mpe.simple_adversary:SimpleAdversary",
+    "mpe/simple_tag": "marl_tune.envs.mpe.simple_tag:SimpleTag",
+    "sisl/pursuit": "marl_tune.envs.sisl.pursuit:Pursuit",
+    "classic/connect_four": "marl_tune.envs.classic.connect_four:ConnectFour",
+    "classic/tictactoe": "marl_tune.envs.classic.tictactoe:Tictactoe",
+    "pettingzoo": "marl_tune.envs.pettingzoo:Pettingzoo",
+    "vmas": "marl_tune.envs.vmas:Vmas",
+    "pricing": "marl_tune.envs.pricing:Pricing",
+    "signal": "marl_tune.envs.signal:Signal",
 }
 # stem -> class, imported on first use; the class attribute `Config` is its config dataclass
 
 BASELINES: dict[str, str] = {
-    "ant_colony": "envs.ant_colony.forager:Forager",
-    "bio_grid": "envs.bio_grid.tracker:Tracker",
-    "mpe/simple_spread": "envs.mpe.dispatcher:Dispatcher",
-    "pricing": "envs.pricing.bertrand:Bertrand",
-    "signal": "envs.signal.switchboard:Switchboard",
+    "ant_colony": "marl_tune.envs.ant_colony.forager:Forager",
+    "bio_grid": "marl_tune.envs.bio_grid.tracker:Tracker",
+    "mpe/simple_spread": "marl_tune.envs.mpe.dispatcher:Dispatcher",
+    "pricing": "marl_tune.envs.pricing.bertrand:Bertrand",
+    "signal": "marl_tune.envs.signal.switchboard:Switchboard",
 }
 # stem -> scripted policy: `Baseline(world)` and `act(observations) -> actions`, both dicts of arrays per agent group
 
 _CONNECT_FOUR = {
-    "random": "envs.classic.players:RandomPlayer",
-    "one_ply": "envs.classic.players:ConnectFourOnePly",
+    "random": "marl_tune.envs.classic.players:RandomPlayer",
+    "one_ply": "marl_tune.envs.classic.players:ConnectFourOnePly",
 }
 _TICTACTOE = {
-    "random": "envs.classic.players:RandomPlayer",
-    "one_ply": "envs.classic.players:TictactoeOnePly",
-    "perfect": "envs.classic.players:TictactoePerfect",
+    "random": "marl_tune.envs.classic.players:RandomPlayer",
+    "one_ply": "marl_tune.envs.classic.players:TictactoeOnePly",
+    "perfect": "marl_tune.envs.classic.players:TictactoePerfect",
 }
 PLAYERS: dict[str, dict[str, str]] = {
     "classic/connect_four": _CONNECT_FOUR,
@@ -53,7 +53,7 @@ PLAYERS: dict[str, dict[str, str]] = {
     "classic/tictactoe_v3": _TICTACTOE,
 }
 # stem of a batched world, or id of one of PettingZoo's -> name -> scripted player of single agents:
-# `Player(groups, seed)` and `act(observations, acting) -> actions`, see `envs.classic.players.Player`
+# `Player(groups, seed)` and `act(observations, acting) -> actions`, see `marl_tune.envs.classic.players.Player`
 
 
 def _load(registry: dict[str, str], name: str, kind: str) -> Any:
@@ -129,6 +129,6 @@ def make_world(config: Any, num_envs: int = 1) -> World:
     make, workers = partial(env_class(config.name), config), min(getattr(config, "workers", 0), num_envs)
     if workers <= 1:
         return make(num_envs)
-    from envs.workers import WorkerWorld  # only here, as few worlds need it
+    from marl_tune.envs.workers import WorkerWorld  # only here, as few worlds need it
 
     return WorkerWorld(make, num_envs, workers)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.world import World, resolve_reset
+from marl_tune.envs.world import World, resolve_reset
 
 
 class ArrayWorld(World):

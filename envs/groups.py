@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.agent_group import AgentGroup, Observations
 
 
 def group_agents(agents: Iterable[tuple[str, str, gym.Space, gym.Space]]) -> list[tuple[AgentGroup, list[int]]]:

@@ -7,10 +7,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup, Observations
-from envs.groups import checked_actions
-from envs.trees import on_host, tree_map
-from envs.world import STAYS, TERMINATED, TRUNCATED, Step, World, agents_per_step
+from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.groups import checked_actions
+from marl_tune.envs.trees import on_host, tree_map
+from marl_tune.envs.world import STAYS, TERMINATED, TRUNCATED, Step, World, agents_per_step
 
 MANAGER = "manager"  # id and group of the team's manager; `manager_of_<agent>` and `managers_of_<group>` of the others
 FEATURES = "observation"  # the part of a Dict observation that a goal is added to

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from envs.trees import Array
+from marl_tune.envs.trees import Array
 
-if TYPE_CHECKING:  # envs.world is built on this file
-    from envs.agent_group import AgentGroup, Observations
+if TYPE_CHECKING:  # marl_tune.envs.world is built on this file
+    from marl_tune.envs.agent_group import AgentGroup, Observations
 
 MASK = "action_mask"  # key of a Dict observation that says what an agent may do, not what it sees
 

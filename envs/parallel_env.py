@@ -8,8 +8,8 @@ import gymnasium as gym
 import numpy as np
 from pettingzoo import ParallelEnv
 
-from envs.agent_group import AgentGroup
-from envs.world import STAYS, TERMINATED, TRUNCATED, World
+from marl_tune.envs.agent_group import AgentGroup
+from marl_tune.envs.world import STAYS, TERMINATED, TRUNCATED, World
 
 
 class WorldParallelEnv(ParallelEnv):

@@ -10,8 +10,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import Observations
-from envs.world import STAYS, StateUnavailable, Step, World
+from marl_tune.envs.agent_group import Observations
+from marl_tune.envs.world import STAYS, StateUnavailable, Step, World
 
 MakeWorld = Callable[[int], World]  # num_envs -> world
 COPIES = 3

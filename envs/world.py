@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Self
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup, Observations
-from envs.joint_observation import joint_observation, joint_space
+from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.joint_observation import joint_observation, joint_space
 
 STAYS, TERMINATED, TRUNCATED = range(3)  # values of `Step.left`
 

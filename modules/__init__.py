@@ -7,20 +7,20 @@ Importing this package imports neither torch nor ray: a module's class is import
 from importlib import import_module
 from typing import Any
 
-from modules import schemas
+from marl_tune.modules import schemas
 
 MODULES: dict[str, str] = {
-    "mlp": "modules.mlp:Mlp",
-    "cnn": "modules.cnn:Cnn",
-    "lstm": "modules.lstm:Lstm",
-    "gru": "modules.gru:Gru",
-    "plasticity": "modules.plasticity:Plasticity",
-    "pheromone_attention": "modules.pheromone_attention:PheromoneAttention",
-    "communication": "modules.communication:Communication",
-    "curiosity": "modules.curiosity:Curiosity",
-    "shared_encoder": "modules.shared_encoder:SharedEncoder",
-    "autoregressive": "modules.autoregressive:Autoregressive",
-    "ant_colony": "modules.ant_colony:AntColony",
+    "mlp": "marl_tune.modules.mlp:Mlp",
+    "cnn": "marl_tune.modules.cnn:Cnn",
+    "lstm": "marl_tune.modules.lstm:Lstm",
+    "gru": "marl_tune.modules.gru:Gru",
+    "plasticity": "marl_tune.modules.plasticity:Plasticity",
+    "pheromone_attention": "marl_tune.modules.pheromone_attention:PheromoneAttention",
+    "communication": "marl_tune.modules.communication:Communication",
+    "curiosity": "marl_tune.modules.curiosity:Curiosity",
+    "shared_encoder": "marl_tune.modules.shared_encoder:SharedEncoder",
+    "autoregressive": "marl_tune.modules.autoregressive:Autoregressive",
+    "ant_colony": "marl_tune.modules.ant_colony:AntColony",
 }
 # stem -> class, imported on first use; its config dataclass is <class>Config of modules/schemas.py
 
@@ -33,7 +33,7 @@ def _class_path(name: str) -> tuple[str, str]:
 
 
 def module_class(name: str) -> Any:
-    """The class of a module, a subclass of `modules.base.ActorCritic`. Raises ValueError for an unknown name."""
+    """A module's class, a subclass of `marl_tune.modules.base.ActorCritic`. Raises ValueError for an unknown name."""
     module, attribute = _class_path(name)
     return getattr(import_module(module), attribute)
 

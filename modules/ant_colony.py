@@ -1,8 +1,8 @@
 """All three bio-inspired parts in one module."""
 
-from modules.curiosity import Curiosity
-from modules.pheromone_attention import PheromoneAttention
-from modules.plasticity import Plasticity
+from marl_tune.modules.curiosity import Curiosity
+from marl_tune.modules.pheromone_attention import PheromoneAttention
+from marl_tune.modules.plasticity import Plasticity
 
 
 class AntColony(PheromoneAttention, Plasticity, Curiosity):

@@ -5,9 +5,9 @@ from typing import Any
 from ray.rllib.core.columns import Columns
 from torch import nn
 
-from modules.base import ActorCritic, Batch
-from modules.parts.autoregressive import AutoregressiveHead
-from modules.parts.observations import split_mask
+from marl_tune.modules.base import ActorCritic, Batch
+from marl_tune.modules.parts.autoregressive import AutoregressiveHead
+from marl_tune.modules.parts.observations import split_mask
 
 
 class Autoregressive(ActorCritic):

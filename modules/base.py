@@ -9,11 +9,11 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
-from modules.parts.actions import check_action_space, distribution_class, mask_logits, policy_head
-from modules.parts.encoders import make_encoder
-from modules.parts.layers import dense
-from modules.parts.observations import feature_space, mask_size, split_mask
-from modules.parts.protocols import Encoder, Memory
+from marl_tune.modules.parts.actions import check_action_space, distribution_class, mask_logits, policy_head
+from marl_tune.modules.parts.encoders import make_encoder
+from marl_tune.modules.parts.layers import dense
+from marl_tune.modules.parts.observations import feature_space, mask_size, split_mask
+from marl_tune.modules.parts.protocols import Encoder, Memory
 
 Batch = dict[str, Any]
 

@@ -8,11 +8,11 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
-from modules.base import VALUE_GAIN, Batch
-from modules.parts.encoders import make_encoder
-from modules.parts.exact_state import load_float64
-from modules.parts.layers import dense
-from modules.parts.running_moments import RunningMoments
+from marl_tune.modules.base import VALUE_GAIN, Batch
+from marl_tune.modules.parts.encoders import make_encoder
+from marl_tune.modules.parts.exact_state import load_float64
+from marl_tune.modules.parts.layers import dense
+from marl_tune.modules.parts.running_moments import RunningMoments
 
 
 class CentralCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):

@@ -1,6 +1,6 @@
 """A convolutional network."""
 
-from modules.base import ActorCritic
+from marl_tune.modules.base import ActorCritic
 
 
 class Cnn(ActorCritic):

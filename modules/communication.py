@@ -10,12 +10,12 @@ import torch
 from ray.rllib.core.columns import Columns
 from torch import Tensor, nn
 
-from modules.base import ActorCritic, Batch
-from modules.parts.layers import ACTIVATIONS, HIDDEN_GAIN, dense
-from modules.parts.message_attention import MessageAttention
-from modules.parts.messages import Speaker, gumbel_noise
-from modules.parts.observations import Observation, feature_space, split_mask
-from modules.schemas import CommunicationFields, live_fields
+from marl_tune.modules.base import ActorCritic, Batch
+from marl_tune.modules.parts.layers import ACTIVATIONS, HIDDEN_GAIN, dense
+from marl_tune.modules.parts.message_attention import MessageAttention
+from marl_tune.modules.parts.messages import Speaker, gumbel_noise
+from marl_tune.modules.parts.observations import Observation, feature_space, split_mask
+from marl_tune.modules.schemas import CommunicationFields, live_fields
 
 MESSAGE_NOISE = "message_noise"  # column: (..., comm_rounds * comm_channels * message_dim) of each agent and step
 

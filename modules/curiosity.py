@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from modules.base import ActorCritic
-from modules.parts.exact_state import load_float64
-from modules.parts.icm import make_icm
-from modules.parts.observations import Observation, feature_space, split_mask
-from modules.schemas import IcmFields, live_fields
+from marl_tune.modules.base import ActorCritic
+from marl_tune.modules.parts.exact_state import load_float64
+from marl_tune.modules.parts.icm import make_icm
+from marl_tune.modules.parts.observations import Observation, feature_space, split_mask
+from marl_tune.modules.schemas import IcmFields, live_fields
 
 
 class IntrinsicRewardAPI(ABC):

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from modules.base import ActorCritic
-from modules.parts.recurrent import RecurrentMemory
+from marl_tune.modules.base import ActorCritic
+from marl_tune.modules.parts.recurrent import RecurrentMemory
 
 
 class Gru(ActorCritic):

@@ -1,6 +1,6 @@
 """A multi-layer perceptron."""
 
-from modules.base import ActorCritic
+from marl_tune.modules.base import ActorCritic
 
 
 class Mlp(ActorCritic):

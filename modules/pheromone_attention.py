@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from modules.base import ActorCritic
-from modules.parts.direction_attention import DirectionEncoder
-from modules.parts.observations import Observation, feature_space, split_mask
+from marl_tune.modules.base import ActorCritic
+from marl_tune.modules.parts.direction_attention import DirectionEncoder
+from marl_tune.modules.parts.observations import Observation, feature_space, split_mask
 
 
 class PheromoneAttention(ActorCritic):

@@ -1,7 +1,7 @@
 """Weights that change while an agent lives."""
 
-from modules.base import ActorCritic
-from modules.parts.plastic_layer import PlasticLayer
+from marl_tune.modules.base import ActorCritic
+from marl_tune.modules.parts.plastic_layer import PlasticLayer
 
 
 class Plasticity(ActorCritic):

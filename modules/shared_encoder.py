@@ -2,7 +2,7 @@
 
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 
-from modules.base import ActorCritic
+from marl_tune.modules.base import ActorCritic
 
 
 class SharedEncoderModules(MultiRLModule):

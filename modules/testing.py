@@ -1,6 +1,6 @@
 """The contract that every module keeps, as functions that raise AssertionError; for the modules here and for your own.
 
->>> from modules.testing import CHECKS, build
+>>> from marl_tune.modules.testing import CHECKS, build
 >>> for check in CHECKS:
 ...     check(build("mlp", observation_space, action_space))
 """
@@ -18,12 +18,12 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor
 
-from modules import config_class, module_class
-from modules.base import ActorCritic, Batch
-from modules.communication import TeamAPI
-from modules.curiosity import IntrinsicRewardAPI
-from modules.parts.actions import categories
-from modules.parts.observations import FEATURES, MASK
+from marl_tune.modules import config_class, module_class
+from marl_tune.modules.base import ActorCritic, Batch
+from marl_tune.modules.communication import TeamAPI
+from marl_tune.modules.curiosity import IntrinsicRewardAPI
+from marl_tune.modules.parts.actions import categories
+from marl_tune.modules.parts.observations import FEATURES, MASK
 
 B, T, N = 3, 5, 4  # rows, steps and agents of a team in the batches that the checks use
 CLOSE = 1e-6  # what the order of float32 sums may change

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from envs import default_config
+from marl_tune.envs import default_config
 
 COLONY = default_config("ant_colony", grid_size=[6, 6], n_agents=3, n_food_sources=2, max_steps=20)
 WORLDS = {

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import envs
-import modules
+from marl_tune import envs, modules
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("marl_tune", "envs", "modules")
@@ -51,8 +50,8 @@ def test_imports_go_one_way_and_nothing_is_too_long(path):
 
 def test_schemas_need_neither_torch_nor_ray():
     code = (
-        "import sys, marl_tune.config.registry, marl_tune.validation.validate, modules.schemas;"
-        "import envs.ant_colony, envs.vmas;"
+        "import sys, marl_tune.config.registry, marl_tune.validation.validate, marl_tune.modules.schemas;"
+        "import marl_tune.envs.ant_colony, marl_tune.envs.vmas;"
         "found = {'torch', 'ray'} & set(sys.modules); assert not found, found"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.world import agents_per_step
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.compose import compose
 from marl_tune.config.schema.sharing import RoleConfig, SharedCriticConfig, SharingConfig
+from marl_tune.envs.world import agents_per_step
 from marl_tune.sharing.world import build_world
 
 ENV = Path(__file__).resolve().parent.parent / "conf" / "env"

@@ -1,7 +1,7 @@
 """The ant colony of work W2 as others would write it: one lean copy, and its PettingZoo environment.
 
-The rules are those of `envs.ant_colony` in all that costs time: 10 ants on 20 x 20 cells, 3 pieces of food, pheromone,
-9 numbers observed, 200 steps; no ant leaves before the episode ends.
+The rules are those of `marl_tune.envs.ant_colony` in all that costs time: 10 ants on 20 x 20 cells, 3 pieces of
+food, pheromone, 9 numbers observed, 200 steps; no ant leaves before the episode ends.
 """
 
 from __future__ import annotations

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import envs
 from benchmarks.command import limit_threads, show, work_parser
 from benchmarks.measure import clock, spread
 from benchmarks.reference.hand_ppo import network
 from benchmarks.reference.worlds import parallel_env
 from benchmarks.works import WORKS, Work
+from marl_tune import envs
 from marl_tune.results.manifest import package_versions
 
 DRAWS = 997  # random actions that are drawn beforehand and gone through in turn

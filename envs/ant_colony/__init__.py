@@ -1,5 +1,5 @@
 """An ant colony on a grid: the world, its pictures, the scripted forager."""
 
-from envs.ant_colony.world import AntColony, AntColonyConfig, parallel_env
+from marl_tune.envs.ant_colony.world import AntColony, AntColonyConfig, parallel_env
 
 __all__ = ["AntColony", "AntColonyConfig", "parallel_env"]

@@ -3,7 +3,7 @@ searches."""
 
 import numpy as np
 
-from envs.ant_colony.world import GROUP, USE, AntColony
+from marl_tune.envs.ant_colony.world import GROUP, USE, AntColony
 
 
 class Forager:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from envs.drawing import MARGIN, blend_disc, crowds, draw_bar, framed, heat_map
+from marl_tune.envs.drawing import MARGIN, blend_disc, crowds, draw_bar, framed, heat_map
 
 PICTURE_SIDE = 600  # pixels that the longer side of the grid fills at most
 

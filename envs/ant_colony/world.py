@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from envs import default_config
-from envs.agent_group import AgentGroup, DirectionTokens, Observations
-from envs.ant_colony.render import draw_colony
-from envs.array_world import ArrayWorld
-from envs.curriculum import WorldConfig
-from envs.world import Step
+from marl_tune.envs import default_config
+from marl_tune.envs.agent_group import AgentGroup, DirectionTokens, Observations
+from marl_tune.envs.ant_colony.render import draw_colony
+from marl_tune.envs.array_world import ArrayWorld
+from marl_tune.envs.curriculum import WorldConfig
+from marl_tune.envs.world import Step
 
 if TYPE_CHECKING:
-    from envs.parallel_env import WorldParallelEnv
+    from marl_tune.envs.parallel_env import WorldParallelEnv
 
 GROUP = "ants"
 DIRECTIONS = ((-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0))  # of actions 0..3 and of observation entries 3..6
@@ -309,6 +309,6 @@ def parallel_env(**settings: Any) -> "WorldParallelEnv":
     Args:
         settings: fields of `AntColonyConfig`; those left out are as in conf/env/ant_colony.yaml.
     """
-    from envs.parallel_env import WorldParallelEnv  # here, as nothing else in this file needs pettingzoo
+    from marl_tune.envs.parallel_env import WorldParallelEnv  # here, as nothing else in this file needs pettingzoo
 
     return WorldParallelEnv(AntColony(default_config("ant_colony", **settings)), name="ant_colony")

@@ -1,5 +1,5 @@
 """A three-dimensional grid of resources: the world, its pictures, the scripted tracker."""
 
-from envs.bio_grid.world import BioGrid, BioGridConfig
+from marl_tune.envs.bio_grid.world import BioGrid, BioGridConfig
 
 __all__ = ["BioGrid", "BioGridConfig"]

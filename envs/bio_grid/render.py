@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.drawing import BACKGROUND, GOLDEN_ANGLE, blend_disc, crowds, heat_map
+from marl_tune.envs.drawing import BACKGROUND, GOLDEN_ANGLE, blend_disc, crowds, heat_map
 
 PICTURE_WIDTH, PICTURE_HEIGHT = 960, 720  # pixels that the layers fill at most
 MARGIN = 14  # pixels around a layer

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from envs.bio_grid.world import GROUP, STAY, BioGrid
+from marl_tune.envs.bio_grid.world import GROUP, STAY, BioGrid
 
 FRESH = 0.97  # share of a node's lasting pheromone above which a smell is a node's and not an old mark
 FULL = 0.999  # load that an agent goes home with

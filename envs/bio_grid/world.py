@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup, DirectionTokens, Observations
-from envs.array_world import ArrayWorld
-from envs.bio_grid.render import draw_grid
-from envs.curriculum import WorldConfig
-from envs.world import Step
+from marl_tune.envs.agent_group import AgentGroup, DirectionTokens, Observations
+from marl_tune.envs.array_world import ArrayWorld
+from marl_tune.envs.bio_grid.render import draw_grid
+from marl_tune.envs.curriculum import WorldConfig
+from marl_tune.envs.world import Step
 
 GROUP = "agents"
 MOVES = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))  # of actions 0..5

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup, Observations
-from envs.array_world import ArrayWorld
-from envs.groups import checked_actions
-from envs.world import STAYS, TERMINATED, Step, resolve_reset
+from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.array_world import ArrayWorld
+from marl_tune.envs.groups import checked_actions
+from marl_tune.envs.world import STAYS, TERMINATED, Step, resolve_reset
 
 GROUP = "player"
 OBSERVATION, ACTION_MASK = "observation", "action_mask"  # keys of what a player sees

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from envs.drawing import MARGIN, blend_disc, draw_bar, framed
+from marl_tune.envs.drawing import MARGIN, blend_disc, draw_bar, framed
 
 SIDE = 80  # pixels per cell of connect four
 WIDE_SIDE = 140  # pixels per cell of tic-tac-toe

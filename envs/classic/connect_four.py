@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.classic.board import Board
-from envs.classic.board_render import draw_connect_four
-from envs.curriculum import WorldConfig
+from marl_tune.envs.classic.board import Board
+from marl_tune.envs.classic.board_render import draw_connect_four
+from marl_tune.envs.curriculum import WorldConfig
 
 
 @dataclass

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup
-from envs.classic.board import ACTION_MASK, OBSERVATION, board_lines, lines_through
-from envs.classic.connect_four import ConnectFour
-from envs.classic.tictactoe import Tictactoe
+from marl_tune.envs.agent_group import AgentGroup
+from marl_tune.envs.classic.board import ACTION_MASK, OBSERVATION, board_lines, lines_through
+from marl_tune.envs.classic.connect_four import ConnectFour
+from marl_tune.envs.classic.tictactoe import Tictactoe
 
 POWERS = 3 ** np.arange(9)  # of the cells in the number of a tic-tac-toe position: 0 empty, 1 own, 2 the other's
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.classic.board import Board
-from envs.classic.board_render import draw_tictactoe
-from envs.curriculum import WorldConfig
+from marl_tune.envs.classic.board import Board
+from marl_tune.envs.classic.board_render import draw_tictactoe
+from marl_tune.envs.curriculum import WorldConfig
 
 
 @dataclass

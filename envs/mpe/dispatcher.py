@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-from envs.mpe.particles import ACCELERATION, DAMPING, STEP_TIME
-from envs.mpe.simple_spread import SimpleSpread
+from marl_tune.envs.mpe.particles import ACCELERATION, DAMPING, STEP_TIME
+from marl_tune.envs.mpe.simple_spread import SimpleSpread
 
 COASTING = STEP_TIME / DAMPING  # distance that an agent still goes without thrust, per unit of velocity
 THRUST = ACCELERATION * STEP_TIME * COASTING  # distance that a step of full thrust adds to that

@@ -13,12 +13,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup, Observations
-from envs.array_world import ArrayWorld
-from envs.curriculum import WorldConfig
-from envs.groups import checked_actions, checked_choices
-from envs.mpe.particles_render import draw_particles
-from envs.world import Step
+from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.array_world import ArrayWorld
+from marl_tune.envs.curriculum import WorldConfig
+from marl_tune.envs.groups import checked_actions, checked_choices
+from marl_tune.envs.mpe.particles_render import draw_particles
+from marl_tune.envs.world import Step
 
 STEP_TIME = 0.1  # seconds that a step takes
 DAMPING = 0.25  # share of its velocity that an entity loses in a step

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from envs.drawing import blend_disc
+from marl_tune.envs.drawing import blend_disc
 
 SIDE = 700  # pixels of the picture's width and height
 UNIT = SIDE / 2  # pixels of a distance of 1 where the camera looks at [-1, 1]

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from envs.agent_group import Observations
-from envs.mpe.particles import Bodies, ParticleConfig, ParticleWorld
+from marl_tune.envs.agent_group import Observations
+from marl_tune.envs.mpe.particles import Bodies, ParticleConfig, ParticleWorld
 
 GOAL_COLOUR = (0.15, 0.65, 0.15)
 ADVERSARY = 0  # number of the adversary among the agents

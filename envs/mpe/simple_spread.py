@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from envs.mpe.particles import Bodies, ParticleConfig, ParticleWorld
+from marl_tune.envs.mpe.particles import Bodies, ParticleConfig, ParticleWorld
 
 COVERED = 0.1  # a landmark with an agent's centre nearer than this counts as covered
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from envs.mpe.particles import Bodies, ParticleConfig, ParticleWorld
+from marl_tune.envs.mpe.particles import Bodies, ParticleConfig, ParticleWorld
 
 CATCH_REWARD = 10.0
 

@@ -1,5 +1,5 @@
 """PettingZoo's worlds behind the interface of `World`."""
 
-from envs.pettingzoo.world import Pettingzoo, PettingzooConfig
+from marl_tune.envs.pettingzoo.world import Pettingzoo, PettingzooConfig
 
 __all__ = ["Pettingzoo", "PettingzooConfig"]

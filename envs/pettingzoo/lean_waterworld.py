@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pettingzoo.sisl.waterworld.waterworld_base import WaterworldBase
 
-from envs.pettingzoo.lean import has_all
+from marl_tune.envs.pettingzoo.lean import has_all
 
 NEEDED = ("observe_list", "n_sensors", "pursuer_speed", "evader_speed", "poison_speed", "speed_features")
 

@@ -14,7 +14,7 @@ import pygame
 from pettingzoo.butterfly.knights_archers_zombies.knights_archers_zombies import raw_env
 from pettingzoo.butterfly.knights_archers_zombies.src import constants, img, players, weapons, zombie
 
-from envs.pettingzoo.lean import has_all
+from marl_tune.envs.pettingzoo.lean import has_all
 
 NEEDED = (
     *("get_vector_state", "reinit", "spawn_zombie", "action_weapon", "sword_hit", "arrow_hit", "zombie_hit_archer"),

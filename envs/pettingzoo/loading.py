@@ -82,8 +82,8 @@ def make_env(world_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, bool]:
         raise ValueError(f"env.kwargs must {rule}, got {dict(kwargs)!r}: {type(error).__name__}: {error}") from error
     if not getattr(env, "possible_agents", None):
         raise ValueError(f"env.id must name a world that lists its agents in possible_agents, got {world_id!r}")
-    from envs.pettingzoo.cycle import without_checks  # these import pettingzoo
-    from envs.pettingzoo.lean import made_lean
+    from marl_tune.envs.pettingzoo.cycle import without_checks  # these import pettingzoo
+    from marl_tune.envs.pettingzoo.lean import made_lean
 
     return made_lean(without_checks(env)), not hasattr(module, "parallel_env")
 

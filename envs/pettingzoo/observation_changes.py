@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from envs.pettingzoo.preprocess_settings import wrong
+from marl_tune.envs.pettingzoo.preprocess_settings import wrong
 
 if TYPE_CHECKING:
-    from envs.pettingzoo.preprocess_settings import PreprocessConfig
+    from marl_tune.envs.pettingzoo.preprocess_settings import PreprocessConfig
 
 OBSERVATION, MASK = "observation", "action_mask"  # keys of a Dict observation, as PettingZoo names them
 OF_OBSERVATIONS = ("grey", "resize", "normalize_observations", "frame_stack", "pad_observations", "agent_indicator")

@@ -11,8 +11,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.pettingzoo.observation_changes import Sight, make_sights
-from envs.pettingzoo.preprocess_settings import PreprocessConfig, wrong
+from marl_tune.envs.pettingzoo.observation_changes import Sight, make_sights
+from marl_tune.envs.pettingzoo.preprocess_settings import PreprocessConfig, wrong
 
 
 def preprocessed(env: Any, turns: bool, config: PreprocessConfig, world_id: str) -> Any:

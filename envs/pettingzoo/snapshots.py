@@ -19,27 +19,27 @@ from typing import Any
 
 from gymnasium.utils import EzPickle
 
-from envs.world import StateUnavailable
+from marl_tune.envs.world import StateUnavailable
 
 FAST = 1  # level of compression: pictures shrink by a factor of 100 at this one already
 OURS = {
-    "fixed_team": "envs.pettingzoo.teams:FixedTeam",
-    "changing_team": "envs.pettingzoo.teams:ChangingTeam",
-    "turn_team": "envs.pettingzoo.teams:TurnTeam",
-    "cycle": "envs.pettingzoo.cycle:Cycle",
-    "lean_waterworld": "envs.pettingzoo.lean_waterworld:LeanWaterworld",
-    "lean_zombies": "envs.pettingzoo.lean_zombies:LeanZombies",
-    "preprocess": "envs.pettingzoo.preprocess_settings:PreprocessConfig",
-    "preprocessed_parallel": "envs.pettingzoo.preprocessing:_Parallel",
-    "preprocessed_turns": "envs.pettingzoo.preprocessing:_Turns",
-    "sight": "envs.pettingzoo.observation_changes:Sight",
-    "stack": "envs.pettingzoo.observation_changes:Stack",
-    "luminance": "envs.pettingzoo.observation_changes:_luminance",
-    "normalised": "envs.pettingzoo.observation_changes:_normalised",
-    "filled_up": "envs.pettingzoo.observation_changes:_filled_up",
-    "appended": "envs.pettingzoo.observation_changes:_appended",
-    "set_attributes": "envs.pettingzoo.snapshots:_set_attributes",
-    "make_surface": "envs.pettingzoo.snapshots:_make_surface",
+    "fixed_team": "marl_tune.envs.pettingzoo.teams:FixedTeam",
+    "changing_team": "marl_tune.envs.pettingzoo.teams:ChangingTeam",
+    "turn_team": "marl_tune.envs.pettingzoo.teams:TurnTeam",
+    "cycle": "marl_tune.envs.pettingzoo.cycle:Cycle",
+    "lean_waterworld": "marl_tune.envs.pettingzoo.lean_waterworld:LeanWaterworld",
+    "lean_zombies": "marl_tune.envs.pettingzoo.lean_zombies:LeanZombies",
+    "preprocess": "marl_tune.envs.pettingzoo.preprocess_settings:PreprocessConfig",
+    "preprocessed_parallel": "marl_tune.envs.pettingzoo.preprocessing:_Parallel",
+    "preprocessed_turns": "marl_tune.envs.pettingzoo.preprocessing:_Turns",
+    "sight": "marl_tune.envs.pettingzoo.observation_changes:Sight",
+    "stack": "marl_tune.envs.pettingzoo.observation_changes:Stack",
+    "luminance": "marl_tune.envs.pettingzoo.observation_changes:_luminance",
+    "normalised": "marl_tune.envs.pettingzoo.observation_changes:_normalised",
+    "filled_up": "marl_tune.envs.pettingzoo.observation_changes:_filled_up",
+    "appended": "marl_tune.envs.pettingzoo.observation_changes:_appended",
+    "set_attributes": "marl_tune.envs.pettingzoo.snapshots:_set_attributes",
+    "make_surface": "marl_tune.envs.pettingzoo.snapshots:_make_surface",
 }  # name in a snapshot, which never changes -> where it is now
 KINDS = frozenset((type, ABCMeta, FunctionType))  # of which all of these are
 NAMES = {place: name for name, place in OURS.items()}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from envs.world import TERMINATED, TRUNCATED
+from marl_tune.envs.world import TERMINATED, TRUNCATED
 
 
 class TeamChanged(RuntimeError):

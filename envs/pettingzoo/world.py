@@ -9,15 +9,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup, Observations
-from envs.curriculum import WorldConfig
-from envs.groups import checked_actions, group_agents, zero_observations
-from envs.pettingzoo import snapshots
-from envs.pettingzoo.loading import make_env, silenced
-from envs.pettingzoo.preprocess_settings import PreprocessConfig
-from envs.pettingzoo.preprocessing import preprocessed
-from envs.pettingzoo.teams import ChangingTeam, FixedTeam, Team, TurnTeam
-from envs.world import STAYS, Step, World, resolve_reset
+from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.curriculum import WorldConfig
+from marl_tune.envs.groups import checked_actions, group_agents, zero_observations
+from marl_tune.envs.pettingzoo import snapshots
+from marl_tune.envs.pettingzoo.loading import make_env, silenced
+from marl_tune.envs.pettingzoo.preprocess_settings import PreprocessConfig
+from marl_tune.envs.pettingzoo.preprocessing import preprocessed
+from marl_tune.envs.pettingzoo.teams import ChangingTeam, FixedTeam, Team, TurnTeam
+from marl_tune.envs.world import STAYS, Step, World, resolve_reset
 
 ACTIONS = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.Box)
 FIXED_TEAMS = ("mpe/", "sisl/", "butterfly/cooperative_pong", "butterfly/pistonball")
@@ -83,7 +83,7 @@ class Pettingzoo(World):
 
     Arguments:
         config: which world.
-        num_envs: B, the number of instances. `config.workers` is looked at by `envs.make_world` alone.
+        num_envs: B, the number of instances. `config.workers` is looked at by `marl_tune.envs.make_world` alone.
 
     Raises:
         ValueError: if there is no such world here, it does not take its arguments, or its spaces are not among those

@@ -1,6 +1,6 @@
 """Competing stores that set prices: the world, its pictures, its equilibria, the scripted store."""
 
-from envs.pricing.settings import PricingConfig
-from envs.pricing.world import Pricing
+from marl_tune.envs.pricing.settings import PricingConfig
+from marl_tune.envs.pricing.world import Pricing
 
 __all__ = ["Pricing", "PricingConfig"]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from envs.pricing.equilibrium import equilibrium
-from envs.pricing.world import GROUP, Pricing
+from marl_tune.envs.pricing.equilibrium import equilibrium
+from marl_tune.envs.pricing.world import GROUP, Pricing
 
 
 class Bertrand:

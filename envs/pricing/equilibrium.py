@@ -9,7 +9,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
-    from envs.pricing.settings import PricingConfig
+    from marl_tune.envs.pricing.settings import PricingConfig
 
 MARKET_SIZE = 100.0  # units that a store with d = 1 could sell in a step if all prices were 0
 SAMPLES = 512  # episodes that expectations are taken over

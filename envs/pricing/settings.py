@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from envs.curriculum import WorldConfig
+from marl_tune.envs.curriculum import WorldConfig
 
 
 @dataclass

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup, Observations
-from envs.array_world import ArrayWorld
-from envs.pricing.equilibrium import MARKET_SIZE, collusion_index, equilibrium
-from envs.pricing.render import draw_market
-from envs.pricing.settings import PricingConfig
-from envs.world import Step
+from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.array_world import ArrayWorld
+from marl_tune.envs.pricing.equilibrium import MARKET_SIZE, collusion_index, equilibrium
+from marl_tune.envs.pricing.render import draw_market
+from marl_tune.envs.pricing.settings import PricingConfig
+from marl_tune.envs.world import Step
 
 GROUP = "stores"
 INVENTORY_UNIT = 100.0  # units of goods that an observed inventory of 1 stands for

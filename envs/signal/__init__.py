@@ -1,5 +1,5 @@
 """Agents that must tell each other what they see: the world, its pictures, the scripted policy."""
 
-from envs.signal.world import Signal, SignalConfig
+from marl_tune.envs.signal.world import Signal, SignalConfig
 
 __all__ = ["Signal", "SignalConfig"]

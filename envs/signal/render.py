@@ -4,7 +4,7 @@ import colorsys
 
 import numpy as np
 
-from envs.drawing import BACKGROUND, blend_disc, draw_bar, framed
+from marl_tune.envs.drawing import BACKGROUND, blend_disc, draw_bar, framed
 
 SIDE = 360  # pixels of the field
 RING = 0.37 * SIDE  # pixels from its centre to an agent's

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from envs.signal.world import GROUP, Signal
+from marl_tune.envs.signal.world import GROUP, Signal
 
 
 class Switchboard:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup, Observations
-from envs.array_world import ArrayWorld
-from envs.curriculum import WorldConfig
-from envs.groups import checked_choices
-from envs.signal.render import draw_ring
-from envs.world import Step
+from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.array_world import ArrayWorld
+from marl_tune.envs.curriculum import WorldConfig
+from marl_tune.envs.groups import checked_choices
+from marl_tune.envs.signal.render import draw_ring
+from marl_tune.envs.world import Step
 
 GROUP = "agents"
 

@@ -8,13 +8,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup, Observations
-from envs.array_world import ArrayWorld
-from envs.curriculum import WorldConfig
-from envs.groups import checked_choices
-from envs.sisl.pursuit_map import draw_start, open_sides, wall_cells
-from envs.sisl.pursuit_render import draw_pursuit
-from envs.world import Step
+from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.array_world import ArrayWorld
+from marl_tune.envs.curriculum import WorldConfig
+from marl_tune.envs.groups import checked_choices
+from marl_tune.envs.sisl.pursuit_map import draw_start, open_sides, wall_cells
+from marl_tune.envs.sisl.pursuit_render import draw_pursuit
+from marl_tune.envs.world import Step
 
 GROUP = "pursuer"
 MOVES = ((-1, 0), (1, 0), (0, 1), (0, -1), (0, 0))  # (x, y) of actions 0..4; the first four lead to the sides of a cell

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from envs.drawing import GOLDEN_ANGLE, MARGIN, blend_disc, crowds, draw_bar, framed, heat_map
+from marl_tune.envs.drawing import GOLDEN_ANGLE, MARGIN, blend_disc, crowds, draw_bar, framed, heat_map
 
 PICTURE_SIDE = 600  # pixels that the longer side of the map fills at most
 RING = 5  # agents on a cell that stand in a ring; more fill it

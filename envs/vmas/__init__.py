@@ -1,5 +1,5 @@
 """VMAS's scenarios behind the interface of `World`."""
 
-from envs.vmas.world import Vmas, VmasConfig
+from marl_tune.envs.vmas.world import Vmas, VmasConfig
 
 __all__ = ["Vmas", "VmasConfig"]

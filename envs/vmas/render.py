@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.drawing import blend_disc
+from marl_tune.envs.drawing import blend_disc
 
 OUTLINE = 1.5  # pixels around an agent
 SHADE = 0.55  # brightness of the outline, as a share of the colour's

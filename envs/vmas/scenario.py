@@ -17,7 +17,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.vmas.seeding import draws_from
+from marl_tune.envs.vmas.seeding import draws_from
 
 CURE = 'pip install "marl-tune[vmas]"'
 UNUSED = "Scenario kwargs"  # how VMAS's warning about arguments that a scenario has no use for begins

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.world import StateUnavailable
+from marl_tune.envs.world import StateUnavailable
 
 MUTABLE = (list, dict, set, deque)
 FIXED = (tuple, frozenset)

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from envs.agent_group import AgentGroup, Observations
-from envs.curriculum import WorldConfig
-from envs.groups import checked_actions, group_agents, zero_observations
-from envs.trees import copied, on_host, tree_map
-from envs.vmas.render import draw
-from envs.vmas.scenario import make_env, to_gymnasium
-from envs.vmas.seeding import draws_from
-from envs.world import Step, World, resolve_reset
+from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.curriculum import WorldConfig
+from marl_tune.envs.groups import checked_actions, group_agents, zero_observations
+from marl_tune.envs.trees import copied, on_host, tree_map
+from marl_tune.envs.vmas.render import draw
+from marl_tune.envs.vmas.scenario import make_env, to_gymnasium
+from marl_tune.envs.vmas.seeding import draws_from
+from marl_tune.envs.world import Step, World, resolve_reset
 
 LANES = 64  # torch rounds differently where a batch is no multiple of its vector instructions' width: it always is one
 
@@ -90,7 +90,7 @@ class Vmas(World):
     Config = VmasConfig
 
     def __init__(self, config: VmasConfig, num_envs: int = 1):
-        from envs.vmas.state import StateOf  # imports torch, which the settings are read without
+        from marl_tune.envs.vmas.state import StateOf  # imports torch, which the settings are read without
 
         self.config, self.num_envs = config, num_envs
         settings = {"max_steps": config.max_steps, "continuous_actions": config.continuous_actions}

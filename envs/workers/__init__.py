@@ -1,5 +1,5 @@
 """The copies of any world shared out among processes."""
 
-from envs.workers.world import WorkerWorld
+from marl_tune.envs.workers.world import WorkerWorld
 
 __all__ = ["WorkerWorld"]

@@ -1,10 +1,11 @@
 """What a worker process runs: some copies of a world, stepped whenever the process that started it says so.
 
-    python -P -m envs.workers.process DESCRIPTOR      of the socket through which `envs.workers.world` speaks to it
+    python -P -m marl_tune.envs.workers.process DESCRIPTOR
 
-The first messages are how to make the world, and the memory that all workers share. Each further message is one call,
-`STEP` or the pickled name and arguments of a method of `Player`, and is answered by one, `DONE` or the pickled outcome.
-The process ends when the socket is closed on the other side, be it that the world was closed or that its owner died.
+DESCRIPTOR is of the socket through which `workers/world.py` speaks to it. The first messages are how to make the world,
+and the memory that all workers share. Each further message is one call, `STEP` or the pickled name and arguments of a
+method of `Player`, and is answered by one, `DONE` or the pickled outcome. The process ends when the socket is closed on
+the other side, be it that the world was closed or that its owner died.
 """
 
 import pickle
@@ -19,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.workers.shared_arrays import SharedArrays, map_file
-from envs.world import StateUnavailable, World
+from marl_tune.envs.workers.shared_arrays import SharedArrays, map_file
+from marl_tune.envs.world import StateUnavailable, World
 
 STEP, DONE = b"step", b"done"
 RETURNED, UNAVAILABLE, FAILED = "returned", "unavailable", "failed"

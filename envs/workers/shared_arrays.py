@@ -14,9 +14,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup, Observations
-from envs.trees import tree_map
-from envs.world import Step
+from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.trees import tree_map
+from marl_tune.envs.world import Step
 
 CACHE_LINE = 64  # bytes; no two arrays have one in common
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from envs.agent_group import Observations
-from envs.groups import checked_actions
-from envs.workers.process import DONE, FAILED, RETURNED, STEP, UNAVAILABLE, Player, perform
-from envs.workers.shared_arrays import SharedArrays, make_file, map_file
-from envs.world import StateUnavailable, Step, World, resolve_reset
+from marl_tune.envs.agent_group import Observations
+from marl_tune.envs.groups import checked_actions
+from marl_tune.envs.workers.process import DONE, FAILED, RETURNED, STEP, UNAVAILABLE, Player, perform
+from marl_tune.envs.workers.shared_arrays import SharedArrays, make_file, map_file
+from marl_tune.envs.world import StateUnavailable, Step, World, resolve_reset
 
 PATIENCE = 5.0  # seconds that workers have to end by themselves before they are killed
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -65,7 +65,7 @@ class _Remote:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "envs.workers.process", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "marl_tune.envs.workers.process", str(theirs.fileno())],
                 env={**ONE_THREAD, **os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

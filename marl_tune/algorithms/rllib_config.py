@@ -10,7 +10,6 @@ from typing import Any
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
-from envs.world import agents_per_step
 from marl_tune.algorithms.ppo import PpoLearner
 from marl_tune.config.role_settings import LEARNING, role_algorithms
 from marl_tune.config.schema.algorithm import critic_settings
@@ -18,6 +17,7 @@ from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_budget import counted_batch, fragment_length
 from marl_tune.config.trial_resources import runner_cpus
+from marl_tune.envs.world import agents_per_step
 from marl_tune.learning.central_critic import CriticSettings
 from marl_tune.learning.live_settings import CENTRAL_CRITIC, COMPILE, OPTIMIZER, PRECISION, REWARD_SCALE
 from marl_tune.sampling.env_runner import WITH_STATE, BatchedEnvRunner

@@ -19,8 +19,8 @@ from typing import Any
 
 import hydra
 from hydra._internal.hydra import Hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -66,7 +66,7 @@ def compose(words: list[str]) -> list[SweepConfig]:
     _register()
     jobs: list[SweepConfig | Exception] = []
 
-    @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
+    @hydra.main(version_base="1.3", config_path="pkg://marl_tune.conf", config_name="config")
     def collect(cfg: DictConfig) -> None:
         try:
             jobs.append(_with_group_options(to_sweep(cfg)))

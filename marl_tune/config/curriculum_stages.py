@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from envs.curriculum import curriculum_of, merged, world_itself
 from marl_tune.config.convert import build
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.envs.curriculum import curriculum_of, merged, world_itself
 
 
 def stage_worlds(env: Any) -> list[Any]:

@@ -48,7 +48,7 @@ def text() -> str:
 
 def described(group: str) -> dict[str, str]:
     """Option -> the first comment line of its file that is not a directive to Hydra, in alphabetical order."""
-    found = dict(_described(files("conf").joinpath(group), ""))
+    found = dict(_described(files("marl_tune.conf").joinpath(group), ""))
     return {name: found[name] for name in sorted(found)}
 
 

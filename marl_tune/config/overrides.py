@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from envs.curriculum import curriculum_of
 from marl_tune.config.convert import build, field_types
 from marl_tune.config.errors import ConfigError, invalid, suggestion, unknown
 from marl_tune.config.registry import SWAPPABLE
 from marl_tune.config.role_settings import LEARNING, role_algorithms, role_modules
 from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.envs.curriculum import curriculum_of
 
 # Settings that belong to the whole sweep (its search, machines, folders, judges) are the same for each of its trials.
 TRIAL_CLUSTER_KEYS = ("num_envs_per_env_runner", "rollout", "torch_threads", "torch_compile", "precision")

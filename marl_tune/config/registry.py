@@ -1,12 +1,12 @@
 """Which dataclass a group's option is: the registry behind `module=mlp`, `search=pbt` and the rest.
 
-Options of `env` and `module` are registered where their classes are (`envs.ENVS`, `modules.MODULES`).
+Options of `env` and `module` are registered where their classes are, `marl_tune.envs.ENVS` and
+`marl_tune.modules.MODULES`.
 """
 
 from collections.abc import Mapping
 
-import envs
-import modules
+from marl_tune import envs, modules
 from marl_tune.config.errors import unknown
 from marl_tune.config.schema.algorithm import MappoConfig, PpoConfig
 from marl_tune.config.schema.cluster import ClusterConfig

@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Any
 
-from envs.hierarchy import MANAGER
 from marl_tune.config.convert import build
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.algorithm import PpoConfig
 from marl_tune.config.schema.sharing import HierarchicalConfig, RoleConfig
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.envs.hierarchy import MANAGER
 
 LEARNING = tuple(
     f.name for f in dataclasses.fields(RoleConfig) if f.name in {g.name for g in dataclasses.fields(PpoConfig)}

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from envs.world import World
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.envs.world import World
 from marl_tune.results import checkpoint_files
 from marl_tune.sampling.episode_metrics import group_returns
 from marl_tune.sampling.policies import Policies

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-import envs
-from envs.agent_group import AgentGroup, Observations
-from envs.world import World
+from marl_tune import envs
 from marl_tune.config.errors import ConfigError, unknown
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.world import World
 from marl_tune.evaluation.play import PolicyPlayer, load_modules, play_many, policy_player
 from marl_tune.evaluation.statistics import bootstrap_mean_ci, wilson_interval
 from marl_tune.results import checkpoint_files

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-import envs
+from marl_tune import envs
 from marl_tune.config import convert
 from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SelectionConfig, SweepConfig

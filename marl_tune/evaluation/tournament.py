@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from envs.agent_group import AgentGroup
-from envs.world import World
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sweep import SelectionConfig, SweepConfig
+from marl_tune.envs.agent_group import AgentGroup
+from marl_tune.envs.world import World
 from marl_tune.evaluation.play import Evaluation, PolicyPlayer, load_modules, play_many
 from marl_tune.evaluation.statistics import bootstrap_mean_ci, iqm, resampled_means
 from marl_tune.results import checkpoint_files

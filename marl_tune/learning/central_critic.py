@@ -12,9 +12,9 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
-from envs.trees import Array, joined
+from marl_tune.envs.trees import Array, joined
+from marl_tune.modules.central_critic import CentralCritic
 from marl_tune.sampling.global_states import state_rows
-from modules.central_critic import CentralCritic
 
 OLD_OUTPUTS = "old_outputs"  # column of its batch: what its head put out before the update
 

@@ -11,10 +11,10 @@ from ray.rllib.utils.metrics import ALL_MODULES
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from marl_tune.learning.central_critic import CriticSettings
+from marl_tune.modules.curiosity import IntrinsicRewardAPI
+from marl_tune.modules.shared_encoder import SharedEncoderModules
 from marl_tune.sharing.module_specs import MODULE_SETTINGS
 from marl_tune.sharing.schemes import CRITIC
-from modules.curiosity import IntrinsicRewardAPI
-from modules.shared_encoder import SharedEncoderModules
 
 CURIOSITY_OPTIMIZER = "curiosity_optimizer"
 # Keys of AlgorithmConfig.learner_config_dict:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from ray.rllib.core.columns import Columns
 
-from envs.trees import tree_map
+from marl_tune.envs.trees import tree_map
 
 Batch = Mapping[str, Any]  # column -> tensor, or dict of tensors, with rows (R, ...), sequences or teams (S, T, ...)
 

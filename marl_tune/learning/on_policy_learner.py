@@ -13,17 +13,17 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ALL_MODULES, NUM_MODULE_STEPS_TRAINED, NUM_MODULE_STEPS_TRAINED_LIFETIME
 
-from envs.trees import tree_map
+from marl_tune.envs.trees import tree_map
 from marl_tune.learning.central_critic import OLD_OUTPUTS, CriticSettings, learnable
 from marl_tune.learning.central_critic_loss import critic_loss
 from marl_tune.learning.gradients import GradientGroup, clip_and_check
 from marl_tune.learning.live_settings import CENTRAL_CRITIC, COMPILE, PRECISION, REWARD_SCALE, LiveSettings
 from marl_tune.learning.minibatches import Batch, minibatches, steps_of
 from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
+from marl_tune.modules.central_critic import CentralCritic
+from marl_tune.modules.communication import MESSAGE_NOISE
+from marl_tune.modules.curiosity import IntrinsicRewardAPI
 from marl_tune.sharing.schemes import CRITIC
-from modules.central_critic import CentralCritic
-from modules.communication import MESSAGE_NOISE
-from modules.curiosity import IntrinsicRewardAPI
 
 LOSS_COLUMNS = (
     Columns.OBS,

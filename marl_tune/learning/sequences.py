@@ -9,7 +9,7 @@ import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from envs.trees import tree_map
+from marl_tune.envs.trees import tree_map
 from marl_tune.learning.minibatches import Batch
 from marl_tune.sampling.policies import Arrays
 from marl_tune.sampling.recurrent_states import sequence_starts

@@ -14,9 +14,9 @@ import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from envs.trees import tree_map
+from marl_tune.envs.trees import tree_map
+from marl_tune.modules.communication import TeamAPI
 from marl_tune.sampling.episode_pieces import data_of
-from modules.communication import TeamAPI
 
 Batch = dict[str, Any]
 

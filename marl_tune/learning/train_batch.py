@@ -18,18 +18,18 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
-from envs.trees import Array, joined, tree_map
+from marl_tune.envs.trees import Array, joined, tree_map
 from marl_tune.learning.advantages import generalized_advantages
 from marl_tune.learning.central_critic import CentralValues
 from marl_tune.learning.minibatches import Batch
 from marl_tune.learning.sequences import Layout, Sequences
 from marl_tune.learning.team_rows import TeamRows
+from marl_tune.modules.communication import TeamAPI
+from marl_tune.modules.curiosity import IntrinsicRewardAPI
 from marl_tune.results.metrics import INTRINSIC_REWARD_MEAN
 from marl_tune.sampling.episode_pieces import data_of
 from marl_tune.sampling.policies import Arrays
 from marl_tune.sharing.schemes import CRITIC
-from modules.communication import TeamAPI
-from modules.curiosity import IntrinsicRewardAPI
 
 
 @dataclass(frozen=True)

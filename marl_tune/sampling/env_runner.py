@@ -45,7 +45,7 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
-from envs.world import StateUnavailable
+from marl_tune.envs.world import StateUnavailable
 from marl_tune.results.metrics import (
     COPY,
     FINISHED_EPISODES,

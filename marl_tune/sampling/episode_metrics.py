@@ -12,7 +12,7 @@ import numpy as np
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_LEN_MEAN, EPISODE_RETURN_MEAN
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from envs.agent_group import AgentGroup
+from marl_tune.envs.agent_group import AgentGroup
 from marl_tune.results.metrics import COPY, RETURN_MEAN_AGENT, RETURN_SUM_TEAM
 
 LIFETIME = "_lifetime"  # how RLlib's names of counts end that are never reset

@@ -12,7 +12,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
-from envs.trees import Array, on_host, tree_map
+from marl_tune.envs.trees import Array, on_host, tree_map
 from marl_tune.sampling.global_states import STATE_ROWS, bring_states_to_host
 from marl_tune.sampling.policies import Arrays
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS, SequenceStarts

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from envs.agent_group import AgentGroup, Observations
-from envs.trees import Array, empty, joined, tree_map
+from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.trees import Array, empty, joined, tree_map
 from marl_tune.sampling.episode_pieces import Segment, lean_episode
 from marl_tune.sampling.global_states import STATE_ROWS, StateRows
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS, SequenceStarts

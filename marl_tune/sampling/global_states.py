@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from envs.trees import Array, on_host
+from marl_tune.envs.trees import Array, on_host
 
 STATE_ROWS = "state_rows"  # key of SingleAgentEpisode.custom_data: a StateRows
 

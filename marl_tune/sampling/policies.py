@@ -13,13 +13,13 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from envs.agent_group import AgentGroup
-from envs.trees import Array, joined, tree_map
+from marl_tune.envs.agent_group import AgentGroup
+from marl_tune.envs.trees import Array, joined, tree_map
+from marl_tune.modules.communication import TeamAPI
 from marl_tune.sampling.action_sampling import draw
 from marl_tune.sampling.assignment import Assignment, Parts, Seed
 from marl_tune.sampling.team_order import TeamOrder
 from marl_tune.sharing.policy_map import PolicyMap
-from modules.communication import TeamAPI
 
 Arrays = Any  # Array, or a dict of them where the observation space is a Dict
 NO_ROWS = np.empty(0, np.int64)

@@ -10,7 +10,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.tune.registry import register_env
 
-from envs.parallel_env import WorldParallelEnv
+from marl_tune.envs.parallel_env import WorldParallelEnv
 
 
 class WorldMultiAgentEnv(MultiAgentEnv):

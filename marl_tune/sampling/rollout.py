@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from envs.trees import Array, copied, tree_map
-from envs.world import Step, World
+from marl_tune.envs.trees import Array, copied, tree_map
+from marl_tune.envs.world import Step, World
 from marl_tune.sampling.assignment import Seed
 from marl_tune.sampling.episode_metrics import EpisodeRecord
 from marl_tune.sampling.episode_pieces import Segment, new_episode_id

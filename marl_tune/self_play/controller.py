@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 
-from envs.world import World
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.envs.world import World
 from marl_tune.results.metrics import METRICS, TABLE
 from marl_tune.sampling.games import Games
 from marl_tune.self_play.league import Freeze, scheme

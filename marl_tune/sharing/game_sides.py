@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from envs.agent_group import AgentGroup
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.self_play import LeagueConfig, SelfPlayConfig, VersusConfig
 from marl_tune.config.schema.sharing import SharingConfig
+from marl_tune.envs.agent_group import AgentGroup
 from marl_tune.sharing.matchmaking import Matchmaker
 
 MAIN = "main"  # the learner under self-play

@@ -10,18 +10,18 @@ import gymnasium as gym
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-import modules
-from envs.agent_group import DirectionTokens
-from envs.hierarchy import MANAGER
-from envs.world import World
+from marl_tune import modules
 from marl_tune.config.role_settings import role_modules
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sharing import SharedCriticConfig
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.envs.agent_group import DirectionTokens
+from marl_tune.envs.hierarchy import MANAGER
+from marl_tune.envs.world import World
+from marl_tune.modules.central_critic import CentralCritic
 from marl_tune.sharing.game_sides import learners_of, matchmaker
 from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.sharing.schemes import CRITIC, module_of_agents
-from modules.central_critic import CentralCritic
 
 MODULE_SETTINGS = "module_settings"  # module id -> model config, whose live fields a running module takes over
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup
+from marl_tune.envs.agent_group import AgentGroup
 from marl_tune.sharing.matchmaking import Matchmaker
 
 Draw = Callable[[np.random.Generator, int], Mapping[str, str]]

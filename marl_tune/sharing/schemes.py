@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from envs.agent_group import AgentGroup
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sharing import SharedCriticConfig, SharingConfig
+from marl_tune.envs.agent_group import AgentGroup
 from marl_tune.sharing.game_sides import first_match, versus
 
 SHARED = "shared"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import envs
-from envs.hierarchy import Goals, Hierarchy
-from envs.world import World
+from marl_tune import envs
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.envs.hierarchy import Goals, Hierarchy
+from marl_tune.envs.world import World
 
 
 def build_world(sweep: SweepConfig, num_envs: int = 1) -> World:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import gymnasium as gym
 
-from envs.agent_group import AgentGroup
-from envs.world import agents_per_step
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.envs.agent_group import AgentGroup
+from marl_tune.envs.world import agents_per_step
 from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.sharing.schemes import module_of_agents
 from marl_tune.sharing.world import build_world

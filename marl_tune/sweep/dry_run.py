@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 
-from envs.curriculum import curriculum_of
-from envs.world import agents_per_step
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.cluster.connect import concurrent_trials
 from marl_tune.cluster.machine import machine_resources
@@ -26,6 +24,8 @@ from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import Distribution, parse, trial_count
 from marl_tune.config.trial_budget import fragment_length, max_iterations, num_copies
 from marl_tune.config.trial_resources import Resources, trial_resources
+from marl_tune.envs.curriculum import curriculum_of
+from marl_tune.envs.world import agents_per_step
 from marl_tune.sampling.policies import Policies
 from marl_tune.sharing.module_specs import build_policy_map, trains
 from marl_tune.sharing.schemes import CRITIC

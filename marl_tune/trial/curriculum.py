@@ -1,7 +1,7 @@
 """Which stage of its curriculum a trial is in, when it leaves it, and how results of different stages compare.
 
-The stages themselves are part of a world's settings: see `envs.curriculum.CurriculumConfig`. They are judged once an
-iteration, because the world changes between two of them.
+The stages themselves are part of a world's settings: see `marl_tune.envs.curriculum.CurriculumConfig`. They are judged
+once an iteration, because the world changes between two of them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.curriculum import CurriculumConfig
 from marl_tune.config.errors import unknown
+from marl_tune.envs.curriculum import CurriculumConfig
 from marl_tune.results.metrics import COPY, OF_THE_WORLD_ITSELF
 
 

@@ -20,7 +20,6 @@ from ray.rllib.utils.metrics import (
     LEARNER_RESULTS,
 )
 
-from envs.curriculum import curriculum_of
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.cluster import startup_patches
 from marl_tune.config import convert, overrides
@@ -28,6 +27,7 @@ from marl_tune.config.curriculum_stages import stage_sweeps
 from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_budget import last_agent_step, num_copies
+from marl_tune.envs.curriculum import curriculum_of
 from marl_tune.evaluation.play import evaluate_modules
 from marl_tune.results import checkpoint_files
 from marl_tune.results.metrics import (

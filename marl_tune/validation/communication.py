@@ -7,8 +7,8 @@ from marl_tune.config.role_settings import role_modules
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sharing import HierarchicalConfig, SharingConfig
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.modules.schemas import CommunicationFields
 from marl_tune.sharing.world_facts import policy_map_of, world_facts
-from modules.schemas import CommunicationFields
 
 
 def check_communication(sweep: SweepConfig) -> None:

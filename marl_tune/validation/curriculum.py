@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from envs.curriculum import curriculum_of
 from marl_tune.config.curriculum_stages import of_stage, stage_key, stage_sweeps
 from marl_tune.config.errors import ConfigError, invalid
 from marl_tune.config.schema.sharing import SharedCriticConfig
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.envs.curriculum import curriculum_of
+from marl_tune.modules.schemas import CommunicationFields
 from marl_tune.results.metrics import OF_THE_WORLD_ITSELF
 from marl_tune.sharing.schemes import CRITIC
 from marl_tune.sharing.world_facts import policy_map_of, world_facts
-from modules.schemas import CommunicationFields
 
 KINDS = ("observation space", "action space", "number of agents")  # what a module's weights, or its rows, depend on
 STAGED_SEARCHES = ("none", "random", "grid", "pbt", "pb2")  # that compare scores of one stage only, or none at all

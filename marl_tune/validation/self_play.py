@@ -3,10 +3,10 @@
 from marl_tune.config.errors import invalid
 from marl_tune.config.schema.self_play import LeagueConfig, VersusConfig
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.modules.schemas import SharedEncoderConfig
 from marl_tune.results.metrics import ELO
 from marl_tune.sharing.game_sides import learners_of, sides_of
 from marl_tune.sharing.world_facts import world_facts
-from modules.schemas import SharedEncoderConfig
 
 
 def check_self_play(sweep: SweepConfig) -> None:

@@ -5,8 +5,8 @@ from marl_tune.config.role_settings import role_algorithms, role_modules
 from marl_tune.config.schema.algorithm import MappoConfig
 from marl_tune.config.schema.sharing import RoleConfig, SharedCriticConfig
 from marl_tune.config.schema.sweep import SweepConfig
+from marl_tune.modules.schemas import SharedEncoderConfig
 from marl_tune.results.checkpoint_folder import find_policy
-from modules.schemas import SharedEncoderConfig
 
 
 def check_critic(sweep: SweepConfig) -> None:

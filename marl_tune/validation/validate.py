@@ -6,7 +6,6 @@ from pathlib import Path
 
 import gymnasium as gym
 
-from envs.hierarchy import FEATURES
 from marl_tune.cluster.machine import check_cluster, machine_resources
 from marl_tune.config.errors import ConfigError, invalid
 from marl_tune.config.role_settings import role_modules
@@ -15,6 +14,8 @@ from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import parse
 from marl_tune.config.trial_budget import asha_max_t, counted_batch, last_agent_step, max_iterations, num_copies
+from marl_tune.envs.hierarchy import FEATURES
+from marl_tune.modules.schemas import ImageFields, SharedEncoderConfig, check_image
 from marl_tune.results.metrics import COUNT, FREQUENCY
 from marl_tune.sharing.world_facts import policy_map_of, world_facts
 from marl_tune.validation.communication import check_communication
@@ -22,7 +23,6 @@ from marl_tune.validation.curriculum import check_stages
 from marl_tune.validation.search_space import check_space
 from marl_tune.validation.self_play import check_self_play
 from marl_tune.validation.sharing import check_critic, check_roles
-from modules.schemas import ImageFields, SharedEncoderConfig, check_image
 
 
 def validate(sweep: SweepConfig) -> None:

@@ -20,7 +20,7 @@ from ray.rllib.core.distribution.torch.torch_distribution import (
 )
 from torch import Tensor, nn
 
-from modules.parts.layers import dense
+from marl_tune.modules.parts.layers import dense
 
 # Nearly equal probabilities, and this deviation in the policy's units, at the start (Andrychowicz et al. 2021,
 # https://arxiv.org/abs/2006.05990).

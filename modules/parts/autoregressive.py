@@ -7,8 +7,8 @@ import torch
 from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical
 from torch import Tensor, nn
 
-from modules.parts.actions import INITIAL_DEVIATION, POLICY_GAIN, categories, mask_logits
-from modules.parts.layers import dense, dense_stack
+from marl_tune.modules.parts.actions import INITIAL_DEVIATION, POLICY_GAIN, categories, mask_logits
+from marl_tune.modules.parts.layers import dense, dense_stack
 
 
 class AutoregressiveHead(nn.Module):

@@ -7,8 +7,8 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from modules.parts.layers import dense, dense_stack
-from modules.parts.protocols import Encoder
+from marl_tune.modules.parts.layers import dense, dense_stack
+from marl_tune.modules.parts.protocols import Encoder
 
 
 class DirectionAttention(nn.Module):

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modules.parts.layers import ACTIVATIONS, HIDDEN_GAIN, dense_stack, orthogonal
-from modules.parts.observations import scale_of
-from modules.parts.protocols import Encoder
-from modules.schemas import check_image, paddings
+from marl_tune.modules.parts.layers import ACTIVATIONS, HIDDEN_GAIN, dense_stack, orthogonal
+from marl_tune.modules.parts.observations import scale_of
+from marl_tune.modules.parts.protocols import Encoder
+from marl_tune.modules.schemas import check_image, paddings
 
 IMAGE_FILTERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # (channels, kernel, stride) of Mnih et al. 2015
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modules.parts.actions import categories
-from modules.parts.encoders import make_encoder
-from modules.parts.layers import dense, dense_stack
-from modules.parts.running_deviation import RunningDeviation
+from marl_tune.modules.parts.actions import categories
+from marl_tune.modules.parts.encoders import make_encoder
+from marl_tune.modules.parts.layers import dense, dense_stack
+from marl_tune.modules.parts.running_deviation import RunningDeviation
 
 
 class ActionCode:

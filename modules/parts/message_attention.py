@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modules.parts.layers import dense
+from marl_tune.modules.parts.layers import dense
 
 
 class MessageAttention(nn.Module):

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from modules.parts.layers import dense
-from modules.parts.protocols import Memory
+from marl_tune.modules.parts.layers import dense
+from marl_tune.modules.parts.protocols import Memory
 
 # Of the plasticity coefficients at the start. With the 0.01 of the authors' code it took twice as many updates to learn
 # to recall what was seen 12 steps ago.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from modules.parts.protocols import Memory
+from marl_tune.modules.parts.protocols import Memory
 
 
 class RecurrentMemory(Memory):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from envs import default_config
+from marl_tune.envs import default_config
 
 GAME = (
     "cluster.num_envs_per_env_runner=50",

@@ -6,7 +6,7 @@ import torch
 from probes import learner_of
 
 import marl_tune.learning.on_policy_learner as learner_module
-from envs.world import World
+from marl_tune.envs.world import World
 from marl_tune.evaluate import evaluate
 from marl_tune.learning.minibatches import minibatches
 from marl_tune.validation.validate import validate

@@ -255,7 +255,7 @@ LIGHT = """
 import resource, sys
 from marl_tune.__main__ import main
 code = main(sys.argv[1:]) if len(sys.argv) > 1 else 0
-import marl_tune.config.registry, envs.ant_colony, modules.schemas
+import marl_tune.config.registry, marl_tune.envs.ant_colony, marl_tune.modules.schemas
 heavy = [name for name in ("torch", "ray", "tensorflow", "optuna", "wandb") if name in sys.modules]
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(code, heavy, used.ru_utime + used.ru_stime, sep="|")

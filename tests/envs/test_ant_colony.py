@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from envs.ant_colony import AntColony, AntColonyConfig
-from envs.ant_colony.forager import Forager
+from marl_tune.envs.ant_colony import AntColony, AntColonyConfig
+from marl_tune.envs.ant_colony.forager import Forager
 
 DEFAULTS = {
     "name": "ant_colony",

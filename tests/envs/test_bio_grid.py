@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-import envs
-from envs.bio_grid.world import DEPOSIT, MOVES, STAY, BioGrid, BioGridConfig
-from envs.testing import check_world, sample_actions
+from marl_tune import envs
+from marl_tune.envs.bio_grid.world import DEPOSIT, MOVES, STAY, BioGrid, BioGridConfig
+from marl_tune.envs.testing import check_world, sample_actions
 
 DEFAULTS = {
     "name": "bio_grid",

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from envs import default_config
-from envs.bio_grid import BioGrid
-from envs.bio_grid.render import draw_grid
+from marl_tune.envs import default_config
+from marl_tune.envs.bio_grid import BioGrid
+from marl_tune.envs.bio_grid.render import draw_grid
 
 SCALE = 960 // 12  # pixels of a cell where three layers of 4 x 3 cells lie side by side
 

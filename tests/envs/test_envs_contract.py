@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import envs
-from envs.ant_colony import AntColony, AntColonyConfig
-from envs.testing import ContractError, check_world, sample_actions
-from envs.world import World
+from marl_tune import envs
+from marl_tune.envs.ant_colony import AntColony, AntColonyConfig
+from marl_tune.envs.testing import ContractError, check_world, sample_actions
+from marl_tune.envs.world import World
 
 SHORT = 25  # steps of an episode, where a world has a limit to shorten
 LIMITS = ("max_steps", "max_cycles")  # what a world may call that limit
@@ -31,7 +31,7 @@ def test_world_keeps_the_contract(name):
 def test_one_stem_names_file_class_config_and_values(name):
     cls, config = envs.env_class(name), envs.config_class(name)
     assert issubclass(cls, World)
-    place = f"envs.{name.replace('/', '.')}"  # a file, or a folder that hands on what its world.py has
+    place = f"marl_tune.envs.{name.replace('/', '.')}"  # a file, or a folder that hands on what its world.py has
     assert cls.__module__ in (place, f"{place}.world")
     assert cls.__name__ == "".join(part.capitalize() for part in name.rpartition("/")[2].split("_"))
     assert getattr(import_module(place), cls.__name__) is cls

@@ -11,12 +11,12 @@ from hierarchy_probes import TURNS, WORLDS
 from probes import Unwrapped, turn_rollout
 from ray.rllib.core.columns import Columns
 
-from envs.agent_group import AgentGroup
-from envs.hierarchy import Goals, Hierarchy
-from envs.testing import check_world, sample_actions
-from envs.world import Step, World
 from marl_tune.config.compose import compose
 from marl_tune.config.schema.sharing import SharingConfig
+from marl_tune.envs.agent_group import AgentGroup
+from marl_tune.envs.hierarchy import Goals, Hierarchy
+from marl_tune.envs.testing import check_world, sample_actions
+from marl_tune.envs.world import Step, World
 from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
 from marl_tune.sharing.world import build_world

@@ -10,9 +10,9 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
-import envs
-from envs.testing import check_world, sample_actions
+from marl_tune import envs
 from marl_tune.__main__ import main
+from marl_tune.envs.testing import check_world, sample_actions
 
 WORLDS = [name for name in envs.ENVS if name.startswith("mpe/")]
 SEEDS = (0, 7, 123_456)  # one a copy

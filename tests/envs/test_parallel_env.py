@@ -8,11 +8,11 @@ import pytest
 from pettingzoo import ParallelEnv
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
-import envs
-from envs.agent_group import AgentGroup
-from envs.ant_colony import AntColony, parallel_env
-from envs.parallel_env import WorldParallelEnv
-from envs.world import Step, World
+from marl_tune import envs
+from marl_tune.envs.agent_group import AgentGroup
+from marl_tune.envs.ant_colony import AntColony, parallel_env
+from marl_tune.envs.parallel_env import WorldParallelEnv
+from marl_tune.envs.world import Step, World
 
 BY_TURNS = ("classic/connect_four", "classic/tictactoe")  # PettingZoo's own worlds serve outside of this framework
 

@@ -6,10 +6,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import envs
-from envs.agent_group import AgentGroup
-from envs.classic.board import ACTION_MASK, GROUP, OBSERVATION
-from envs.classic.players import best_moves
+from marl_tune import envs
+from marl_tune.envs.agent_group import AgentGroup
+from marl_tune.envs.classic.board import ACTION_MASK, GROUP, OBSERVATION
+from marl_tune.envs.classic.players import best_moves
 
 CONNECT_FOUR, TICTACTOE = "classic/connect_four", "classic/tictactoe"
 FIRST, SECOND = np.array([True, False]), np.array([False, True])

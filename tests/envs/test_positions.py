@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import envs
-from envs.ant_colony import AntColony
-from envs.testing import ContractError, check_world, sample_actions
+from marl_tune import envs
+from marl_tune.envs.ant_colony import AntColony
+from marl_tune.envs.testing import ContractError, check_world, sample_actions
 
 WITH = {
     "ant_colony": {"ants": (0, 1)},

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from envs import default_config
-from envs.pricing import Pricing, PricingConfig
-from envs.pricing.bertrand import Bertrand
-from envs.pricing.equilibrium import Equilibrium, collusion_index, equilibrium, unconstrained
-from envs.testing import check_world
+from marl_tune.envs import default_config
+from marl_tune.envs.pricing import Pricing, PricingConfig
+from marl_tune.envs.pricing.bertrand import Bertrand
+from marl_tune.envs.pricing.equilibrium import Equilibrium, collusion_index, equilibrium, unconstrained
+from marl_tune.envs.testing import check_world
 
 DEFAULTS = {
     "name": "pricing",
@@ -297,7 +297,7 @@ def test_bertrand_plays_the_nash_price_of_each_store():
 
 
 def test_equilibrium_is_worked_out_once_and_always_the_same():
-    from envs.pricing import equilibrium as pricing_equilibrium
+    from marl_tune.envs.pricing import equilibrium as pricing_equilibrium
 
     first = equilibrium(rules())
     assert equilibrium(rules(name="pricing")) is first

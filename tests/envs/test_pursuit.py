@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-import envs
-from envs.sisl.pursuit import GROUP, Pursuit
-from envs.sisl.pursuit_map import open_sides, wall_cells
-from envs.testing import check_world
+from marl_tune import envs
 from marl_tune.__main__ import main
+from marl_tune.envs.sisl.pursuit import GROUP, Pursuit
+from marl_tune.envs.sisl.pursuit_map import open_sides, wall_cells
+from marl_tune.envs.testing import check_world
 
 NAME = "sisl/pursuit"
 SEEDS = (0, 7, 123_456)  # one a copy

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import label  # type: ignore[import-untyped]
 
-from envs import default_config, make_world
-from envs.sisl.pursuit_render import EVADER, PURSUER, PURSUER_CORE, WALL
+from marl_tune.envs import default_config, make_world
+from marl_tune.envs.sisl.pursuit_render import EVADER, PURSUER, PURSUER_CORE, WALL
 
 NAME = "sisl/pursuit"
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import envs
-from envs.signal.switchboard import Switchboard
-from envs.signal.world import GROUP, Signal, derangement
+from marl_tune import envs
+from marl_tune.envs.signal.switchboard import Switchboard
+from marl_tune.envs.signal.world import GROUP, Signal, derangement
 
 
 def world(num_envs=3, **settings):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from envs import default_config
-from envs.bio_grid import BioGrid
-from envs.bio_grid.tracker import Tracker
-from envs.testing import sample_actions
+from marl_tune.envs import default_config
+from marl_tune.envs.bio_grid import BioGrid
+from marl_tune.envs.bio_grid.tracker import Tracker
+from marl_tune.envs.testing import sample_actions
 
 
 def test_the_tracker_delivers_far_more_than_chance():

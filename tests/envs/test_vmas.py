@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from envs import default_config, make_world
-from envs.testing import check_world, play, sample_actions
-from envs.vmas.scenario import import_vmas
-from envs.vmas.world import stays_on
-from envs.world import StateUnavailable
 from marl_tune.algorithms.rllib_config import algorithm_config
+from marl_tune.envs import default_config, make_world
+from marl_tune.envs.testing import check_world, play, sample_actions
+from marl_tune.envs.vmas.scenario import import_vmas
+from marl_tune.envs.vmas.world import stays_on
+from marl_tune.envs.world import StateUnavailable
 from marl_tune.sampling.env_runner import BatchedEnvRunner
 from marl_tune.sampling.episode_pieces import bring_to_host
 
@@ -170,7 +170,7 @@ def like_a_gpu(monkeypatch):
     """Worlds made from now on keep their observations as tensors, as on a GPU."""
 
     def begin():
-        monkeypatch.setattr("envs.vmas.world.stays_on", lambda device: True)
+        monkeypatch.setattr("marl_tune.envs.vmas.world.stays_on", lambda device: True)
 
     return begin
 
@@ -247,8 +247,8 @@ def test_a_missing_package_is_named_with_its_cure(package, monkeypatch):
 
 def test_the_file_needs_no_torch_and_the_world_prints_nothing():
     code = (
-        "import sys, envs, envs.vmas; assert not {'torch', 'vmas', 'gym'} & set(sys.modules);"
-        "envs.make_world(envs.default_config('vmas')).reset([0])"
+        "import sys, marl_tune.envs, marl_tune.envs.vmas; assert not {'torch', 'vmas', 'gym'} & set(sys.modules);"
+        "marl_tune.envs.make_world(marl_tune.envs.default_config('vmas')).reset([0])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

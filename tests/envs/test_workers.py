@@ -13,13 +13,13 @@ import numpy as np
 import psutil
 import pytest
 
-from envs import default_config, make_world
-from envs.ant_colony import AntColony, AntColonyConfig
-from envs.pettingzoo import Pettingzoo
-from envs.testing import check_world, play
-from envs.workers import world as workers
-from envs.workers.world import WorkerError, WorkerWorld
-from envs.world import StateUnavailable
+from marl_tune.envs import default_config, make_world
+from marl_tune.envs.ant_colony import AntColony, AntColonyConfig
+from marl_tune.envs.pettingzoo import Pettingzoo
+from marl_tune.envs.testing import check_world, play
+from marl_tune.envs.workers import world as workers
+from marl_tune.envs.workers.world import WorkerError, WorkerWorld
+from marl_tune.envs.world import StateUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 COLONY = AntColonyConfig("ant_colony", [6, 7], 4, 3, 2, None, 0.2, 0.9, 12)
@@ -209,8 +209,8 @@ SCRIPT = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in its background without one
 from functools import partial
-from envs.ant_colony import AntColony, AntColonyConfig
-from envs.workers import WorkerWorld
+from marl_tune.envs.ant_colony import AntColony, AntColonyConfig
+from marl_tune.envs.workers import WorkerWorld
 
 world = WorkerWorld(partial(AntColony, AntColonyConfig("ant_colony", [6, 7], 4, 3, 2, None, 0.2, 0.9, 12)), 3, 3)
 world.reset()  # the workers have all they need

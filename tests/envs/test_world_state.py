@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-import envs
-from envs.agent_group import AgentGroup
-from envs.joint_observation import joint_observation, joint_space
-from envs.testing import check_world, sample_actions
+from marl_tune import envs
+from marl_tune.envs.agent_group import AgentGroup
+from marl_tune.envs.joint_observation import joint_observation, joint_space
+from marl_tune.envs.testing import check_world, sample_actions
 
 
 def played(world, steps, seed=3):

@@ -7,8 +7,7 @@ import types
 import numpy as np
 import pytest
 
-import envs
-from marl_tune import evaluate
+from marl_tune import envs, evaluate
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sweep import SelectionConfig

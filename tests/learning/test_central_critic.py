@@ -9,17 +9,17 @@ from probes import Unwrapped, sampled
 from ray.rllib.core.columns import Columns
 from test_train_batch import by_definition
 
-from envs.ant_colony import AntColony
 from marl_tune.algorithms.rllib_config import algorithm_config
+from marl_tune.envs.ant_colony import AntColony
 from marl_tune.learning.central_critic import CriticSettings, learnable
 from marl_tune.learning.central_critic_loss import critic_loss
 from marl_tune.learning.minibatches import minibatches
 from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
+from marl_tune.modules.central_critic import CentralCritic
+from marl_tune.modules.parts.running_moments import DECAY, RunningMoments
 from marl_tune.sampling.global_states import STATE_ROWS
 from marl_tune.sharing.module_specs import build_policy_map, critic_specs
 from marl_tune.sharing.world import build_world
-from modules.central_critic import CentralCritic
-from modules.parts.running_moments import DECAY, RunningMoments
 
 SHARED = "sharing=shared_critic"
 

@@ -14,11 +14,11 @@ from marl_tune.config.errors import ConfigError
 from marl_tune.learning.minibatches import minibatches, steps_of
 from marl_tune.learning.team_rows import TeamRows
 from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
+from marl_tune.modules.communication import MESSAGE_NOISE
 from marl_tune.sampling.rollout import Rollout
 from marl_tune.sampling.team_order import TeamOrder
 from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.validation.validate import validate
-from modules.communication import MESSAGE_NOISE
 
 TALKING = "module=communication"
 DISCRETE = ("module.message_type=discrete", "module.comm_channels=2", "module.message_dim=3")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
-from modules.testing import build
+from marl_tune.modules.testing import build
 
 VECTOR = gym.spaces.Box(0.0, 1.0, (6,), np.float32)
 MULTI = gym.spaces.MultiDiscrete([3, 4, 2])

@@ -7,12 +7,12 @@ import torch
 from ray.rllib.core.columns import Columns
 from torch.nn import functional
 
-import envs
-from envs.signal.switchboard import Switchboard
-from modules import testing
-from modules.communication import MESSAGE_NOISE
-from modules.parts.message_attention import MessageAttention
-from modules.parts.messages import Speaker, gumbel_noise
+from marl_tune import envs
+from marl_tune.envs.signal.switchboard import Switchboard
+from marl_tune.modules import testing
+from marl_tune.modules.communication import MESSAGE_NOISE
+from marl_tune.modules.parts.message_attention import MessageAttention
+from marl_tune.modules.parts.messages import Speaker, gumbel_noise
 
 torch.set_num_threads(1)  # networks this small are slower on several
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
-import modules
-from modules import schemas, testing
-from modules.curiosity import IntrinsicRewardAPI
-from modules.parts.icm import ActionCode
-from modules.parts.running_deviation import RunningDeviation
+from marl_tune import modules
+from marl_tune.modules import schemas, testing
+from marl_tune.modules.curiosity import IntrinsicRewardAPI
+from marl_tune.modules.parts.icm import ActionCode
+from marl_tune.modules.parts.running_deviation import RunningDeviation
 
 torch.set_num_threads(1)  # networks this small are slower on several
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
-import modules
-from modules import schemas, testing
-from modules.communication import Communication
-from modules.mlp import Mlp
-from modules.parts.layers import ACTIVATIONS
-from modules.plasticity import Plasticity
+from marl_tune import modules
+from marl_tune.modules import schemas, testing
+from marl_tune.modules.communication import Communication
+from marl_tune.modules.mlp import Mlp
+from marl_tune.modules.parts.layers import ACTIVATIONS
+from marl_tune.modules.plasticity import Plasticity
 
 torch.set_num_threads(1)  # networks this small are slower on several
 

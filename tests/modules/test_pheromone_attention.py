@@ -7,8 +7,8 @@ import torch
 from ray.rllib.core.columns import Columns
 from torch.nn import functional
 
-from modules import testing
-from modules.parts.direction_attention import DirectionAttention, DirectionEncoder
+from marl_tune.modules import testing
+from marl_tune.modules.parts.direction_attention import DirectionAttention, DirectionEncoder
 
 torch.set_num_threads(1)  # networks this small are slower on several
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
-from modules import testing
-from modules.parts.plastic_layer import PlasticLayer, next_trace
+from marl_tune.modules import testing
+from marl_tune.modules.parts.plastic_layer import PlasticLayer, next_trace
 
 torch.set_num_threads(1)  # networks this small are slower on several
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
-import modules
-from modules import testing
-from modules.parts.recurrent import RecurrentMemory
+from marl_tune import modules
+from marl_tune.modules import testing
+from marl_tune.modules.parts.recurrent import RecurrentMemory
 
 torch.set_num_threads(1)  # networks this small are slower on several
 

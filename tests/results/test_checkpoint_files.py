@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from envs import default_config, make_world
-from envs.pettingzoo import snapshots
-from envs.testing import sample_actions
 from marl_tune.config.errors import ConfigError
+from marl_tune.envs import default_config, make_world
+from marl_tune.envs.pettingzoo import snapshots
+from marl_tune.envs.testing import sample_actions
 from marl_tune.results.callback import SweepCallback
 from marl_tune.sweep import session
 from marl_tune.sweep.in_process_trial import InProcess
@@ -109,7 +109,7 @@ def test_the_scan_finds_what_is_hidden():
     file = io.BytesIO()
     torch.save({"a": [np.zeros(2), hidden]}, file, pickle_protocol=pickle.HIGHEST_PROTOCOL)
     file.seek(0)
-    assert ours(globals_of_file(file)) == {"envs.bio_grid.world", "marl_tune.config.errors"}
+    assert ours(globals_of_file(file)) == {"marl_tune.envs.bio_grid.world", "marl_tune.config.errors"}
 
 
 @pytest.mark.parametrize(("world", "module"), [("parallel", "mlp"), ("turns", "gru"), ("changing", "mlp")])

@@ -14,8 +14,8 @@ from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorica
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from envs import default_config
 from marl_tune.algorithms.rllib_config import algorithm_config
+from marl_tune.envs import default_config
 from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.sampling.env_runner import BatchedEnvRunner
 from marl_tune.sampling.rllib_env_runner import RllibEnvRunner

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from pool_probes import games, pool_of, sharing
 
-import envs
-from envs.agent_group import AgentGroup
+from marl_tune import envs
 from marl_tune.__main__ import main
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sharing import SharingConfig
+from marl_tune.envs.agent_group import AgentGroup
 from marl_tune.sampling.assignment import Assignment
 from marl_tune.sampling.games import Games
 from marl_tune.self_play.league import Freeze, PastSelves

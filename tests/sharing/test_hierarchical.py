@@ -10,13 +10,13 @@ import torch
 from hierarchy_probes import TURNS, WORLDS
 from probes import learner_of
 
-from envs.world import agents_per_step
 from marl_tune.__main__ import main
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.compose import compose, from_dict, to_dict
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.overrides import apply
 from marl_tune.config.schema.sharing import SharingConfig
+from marl_tune.envs.world import agents_per_step
 from marl_tune.evaluation import selection
 from marl_tune.evaluation.play import evaluate_modules
 from marl_tune.sharing.module_specs import build_policy_map, module_configs, module_specs

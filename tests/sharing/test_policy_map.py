@@ -6,7 +6,7 @@ import pytest
 import torch
 from probes import Unwrapped, sampled
 
-from envs.agent_group import AgentGroup
+from marl_tune.envs.agent_group import AgentGroup
 from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.sampling.assignment import Assignment
 from marl_tune.sharing.policy_map import PolicyMap

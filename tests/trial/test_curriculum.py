@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import envs
-from envs.curriculum import CurriculumConfig, WorldConfig
+from marl_tune import envs
 from marl_tune.config.compose import compose
 from marl_tune.config.convert import from_dict, to_dict
 from marl_tune.config.curriculum_stages import stage_worlds
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.overrides import apply, is_live
 from marl_tune.config.schema.sweep import PlateauConfig, StopConfig
+from marl_tune.envs.curriculum import CurriculumConfig, WorldConfig
 from marl_tune.evaluation.selection import candidates
 from marl_tune.live.sweep_state import Budget, SweepState
 from marl_tune.live.table import SweepTable

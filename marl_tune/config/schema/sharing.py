@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from marl_tune.config.errors import ConfigError, invalid
 from marl_tune.config.range_checks import at_least, named, one_of, within, word
-from modules.schemas import LIVE
+from marl_tune.modules.schemas import LIVE
 
 ACTORS = ("parameter_sharing", "independent")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from envs.trees import Array, joined
+from marl_tune.envs.trees import Array, joined
 from marl_tune.sampling.global_states import STATE_ROWS, StateRows
 from marl_tune.sampling.turn_based.decisions import Cut
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from envs.world import World
+from marl_tune.envs.world import World
 from marl_tune.sampling.assignment import Seed
 from marl_tune.sampling.policies import Policies
 from marl_tune.sampling.rollout import Rollout

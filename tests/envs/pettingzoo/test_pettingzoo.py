@@ -12,13 +12,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from envs import default_config, make_world
-from envs.pettingzoo import snapshots
-from envs.pettingzoo.cycle import Cycle
-from envs.pettingzoo.loading import EXTRA, make_env
-from envs.pettingzoo.teams import TeamChanged
-from envs.testing import check_world, sample_actions
-from envs.world import StateUnavailable
+from marl_tune.envs import default_config, make_world
+from marl_tune.envs.pettingzoo import snapshots
+from marl_tune.envs.pettingzoo.cycle import Cycle
+from marl_tune.envs.pettingzoo.loading import EXTRA, make_env
+from marl_tune.envs.pettingzoo.teams import TeamChanged
+from marl_tune.envs.testing import check_world, sample_actions
+from marl_tune.envs.world import StateUnavailable
 
 ROOT = Path(__file__).resolve().parents[3]
 PROBES = "pettingzoo_probes"
@@ -282,7 +282,7 @@ def test_physics_that_would_move_on_differently_is_no_state(monkeypatch):
 def test_a_world_of_ours_can_come_back_as_a_pettingzoo_world():
     rules = {"grid_size": [6, 7], "n_agents": 3, "max_steps": 9}
     here = make_world(default_config("ant_colony", **rules), 2)
-    there = world_of("envs.ant_colony", rules, 2)
+    there = world_of("marl_tune.envs.ant_colony", rules, 2)
     rng, observations = np.random.default_rng(0), here.reset([3, 4])
     assert np.array_equal(observations["ants"], there.reset([3, 4])["ant"])
     for _ in range(9):
@@ -308,7 +308,7 @@ def test_closing_one_world_leaves_the_others_their_pygame():
 
 def test_the_process_stays_silent_and_can_be_ended():
     code = (
-        "import os; from envs import default_config, make_world;"
+        "import os; from marl_tune.envs import default_config, make_world;"
         "make_world(default_config('pettingzoo')).reset([0]); os.kill(os.getpid(), 15)"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SDL", "PYGAME"))}

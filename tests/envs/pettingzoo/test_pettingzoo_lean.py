@@ -4,9 +4,9 @@ import numpy as np
 import pettingzoo
 import pytest
 
-from envs.pettingzoo import snapshots
-from envs.pettingzoo.lean import made_lean
-from envs.pettingzoo.loading import import_world, make_env
+from marl_tune.envs.pettingzoo import snapshots
+from marl_tune.envs.pettingzoo.lean import made_lean
+from marl_tune.envs.pettingzoo.loading import import_world, make_env
 
 WATERWORLD, ZOMBIES = "sisl/waterworld_v4", "butterfly/knights_archers_zombies_v10"
 PONDS = (

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
-from envs import default_config, make_world
-from envs.testing import check_world, play
 from marl_tune.__main__ import main
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.compose import compose
+from marl_tune.envs import default_config, make_world
+from marl_tune.envs.testing import check_world, play
 from marl_tune.evaluation import play as evaluation
 
 CONF = Path(__file__).resolve().parents[3] / "conf"

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import yaml
 
-from envs import default_config, make_world
-from envs.pettingzoo.cycle import Cycle
-from envs.pettingzoo.loading import make_env
-from envs.pettingzoo.preprocess_settings import PreprocessConfig
-from envs.pettingzoo.preprocessing import preprocessed
-from envs.testing import check_world, sample_actions
+from marl_tune.envs import default_config, make_world
+from marl_tune.envs.pettingzoo.cycle import Cycle
+from marl_tune.envs.pettingzoo.loading import make_env
+from marl_tune.envs.pettingzoo.preprocess_settings import PreprocessConfig
+from marl_tune.envs.pettingzoo.preprocessing import preprocessed
+from marl_tune.envs.testing import check_world, sample_actions
 
 pytest.importorskip("supersuit")
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from envs.agent_group import AgentGroup, Observations
-from envs.trees import tree_map
-from envs.world import STAYS, TERMINATED
+from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.trees import tree_map
+from marl_tune.envs.world import STAYS, TERMINATED
 from marl_tune.sampling.episode_pieces import Segment, lean_episode
 from marl_tune.sampling.policies import Arrays, Decision, Policies
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS, SequenceStarts

@@ -9,9 +9,9 @@ from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorica
 from slow_turns import SlowTurnRollout
 from turn_world import Bustle
 
-from envs import default_config, make_world
-from envs.testing import check_world
 from marl_tune.config.compose import compose
+from marl_tune.envs import default_config, make_world
+from marl_tune.envs.testing import check_world
 from marl_tune.sampling.action_sampling import draw
 from marl_tune.sampling.policies import Policies
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS

@@ -8,7 +8,7 @@ import torch
 from probes import Unwrapped
 from test_turns import COPIES, IDS, SEED, WORLDS, config
 
-from envs.joint_observation import joint_observation
+from marl_tune.envs.joint_observation import joint_observation
 from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.sampling.global_states import STATE_ROWS
 from marl_tune.sampling.policies import Policies

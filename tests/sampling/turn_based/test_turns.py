@@ -10,12 +10,12 @@ import torch
 from probes import turn_rollout
 from ray.rllib.core.columns import Columns
 
-from envs import default_config, make_world
-from envs.pettingzoo import Pettingzoo
-from envs.testing import ContractError, check_world
-from envs.world import agents_per_step
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.errors import ConfigError
+from marl_tune.envs import default_config, make_world
+from marl_tune.envs.pettingzoo import Pettingzoo
+from marl_tune.envs.testing import ContractError, check_world
+from marl_tune.envs.world import agents_per_step
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
 from marl_tune.validation.validate import check_trial
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import gymnasium as gym
 import numpy as np
 
-from envs.agent_group import AgentGroup
-from envs.array_world import ArrayWorld
-from envs.world import STAYS, TERMINATED, TRUNCATED, Step
+from marl_tune.envs.agent_group import AgentGroup
+from marl_tune.envs.array_world import ArrayWorld
+from marl_tune.envs.world import STAYS, TERMINATED, TRUNCATED, Step
 
 PARTS = gym.spaces.Dict(
     {"action_mask": gym.spaces.Box(0, 1, (3,), np.int8), "observation": gym.spaces.Box(-np.inf, np.inf, (2, 2))}
