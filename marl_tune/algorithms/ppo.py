@@ -1,25 +1,34 @@
-"""PPO and MAPPO: the clipped surrogate over several epochs of minibatches (Schulman et al. 2017).
-
-MAPPO (Yu et al. 2022, https://arxiv.org/abs/2103.01955) is PPO with a critic that all agents share, whose loss is in
-`marl_tune.learning.central_critic_loss`.
-"""
+"""PPO: the clipped surrogate, over several epochs of minibatches (Schulman et al. 2017)."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from marl_tune.algorithms.ppo_loss import PpoSettings, ppo_loss
+from marl_tune.config.schema.algorithm import PpoConfig
 from marl_tune.learning.minibatches import Batch
 from marl_tune.learning.on_policy_learner import OnPolicyLearner
 
 
-class PpoLearner(OnPolicyLearner, PPOTorchLearner):
-    """PPO's loss, and of RLlib's PPO learner the adaptive KL coefficient and what it logs."""
+class Ppo(OnPolicyLearner, PPOTorchLearner):
+    """PPO's learner (https://arxiv.org/abs/1707.06347): its loss, and RLlib's adaptive KL coefficient with its logs."""
+
+    rllib_config = PPOConfig
+
+    @staticmethod
+    def training(settings: PpoConfig) -> dict[str, Any]:
+        """The settings that are PPO's own, by the names of `rllib_config`."""
+        same = ("clip_param", "use_kl_loss", "kl_coeff", "kl_target")
+        batches = ("num_epochs", "minibatch_size", "shuffle_batch_per_epoch")
+        limit = math.inf if settings.vf_clip_param is None else settings.vf_clip_param
+        return {name: getattr(settings, name) for name in (*same, *batches)} | {"vf_clip_param": limit}
 
     def _policy_loss(
         self,

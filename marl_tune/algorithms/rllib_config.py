@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any
 
-from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
-from marl_tune.algorithms.ppo import PpoLearner
+from marl_tune.config.registry import ALGORITHMS
 from marl_tune.config.role_settings import LEARNING, role_algorithms
 from marl_tune.config.schema.algorithm import critic_settings
 from marl_tune.config.schema.sharing import HierarchicalConfig
@@ -30,7 +30,7 @@ from marl_tune.sharing.world import build_world
 RUNNERS = {"batched": BatchedEnvRunner, "rllib": RllibEnvRunner}
 
 
-def algorithm_config(sweep: SweepConfig) -> PPOConfig:
+def algorithm_config(sweep: SweepConfig) -> AlgorithmConfig:
     """The AlgorithmConfig of one trial; every number in it comes from `sweep`."""
     with build_world(sweep, 1) as world:
         policy_map = build_policy_map(sweep, world)
@@ -40,8 +40,9 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
     module_ids = sorted(policy_map.modules)
     specs = module_specs(sweep, policy_map)
     specs.add_modules(critic)
+    learner = learner_class(sweep.algorithm.name)
     config = (
-        PPOConfig()
+        learner.rllib_config()
         .environment(
             env=sweep.env.name,
             env_config={
@@ -61,7 +62,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             create_env_on_local_worker=True,
         )
         .learners(
-            learner_class=PpoLearner,
+            learner_class=learner,
             learner_config_dict=_learner_settings(sweep, specs),
             num_learners=cluster.num_learners,
             num_cpus_per_learner=cluster.num_cpus_per_learner,
@@ -83,7 +84,7 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
             min_time_s_per_iteration=0,
         )
     )
-    config.training(**_training(sweep))
+    config.training(**_training(sweep, learner.training(sweep.algorithm)))
     config.multi_agent(algorithm_config_overrides_per_module=_of_modules(sweep, policy_map, config))
     if takes_turns:
         # A fragment is an iteration, however many decisions it holds: RLlib would sample another one for those missing.
@@ -92,17 +93,25 @@ def algorithm_config(sweep: SweepConfig) -> PPOConfig:
     return config
 
 
+def learner_class(name: str) -> Any:
+    """The learner of an option of `algorithm`."""
+    module, _, attribute = ALGORITHMS[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
 def _trained(sweep: SweepConfig, module_ids: Sequence[str]) -> list[str] | None:
     """The modules that learn, where some do not; None: all, a critic for all agents too."""
     trained = [module_id for module_id in module_ids if trains(sweep, module_id)]
     return None if len(trained) == len(module_ids) else trained
 
 
-def _of_modules(sweep: SweepConfig, policy_map: PolicyMap, config: PPOConfig) -> dict[str, dict[str, Any]]:
+def _of_modules(sweep: SweepConfig, policy_map: PolicyMap, config: AlgorithmConfig) -> dict[str, dict[str, Any]]:
     """Module id -> what is its own of the algorithm's settings, by RLlib's names: of roles, and of managers."""
     of_roles = {
         role: {
-            **{name: getattr(algorithm, name) for name in LEARNING if name != REWARD_SCALE},
+            **{
+                name: getattr(algorithm, name) for name in LEARNING if hasattr(algorithm, name) and name != REWARD_SCALE
+            },
             "learner_config_dict": config.learner_config_dict | {REWARD_SCALE: algorithm.reward_scale},
         }
         for role, algorithm in role_algorithms(sweep).items()
@@ -113,34 +122,18 @@ def _of_modules(sweep: SweepConfig, policy_map: PolicyMap, config: PPOConfig) ->
     return of_roles | {manager: {"gamma": sweep.sharing.manager_gamma} for manager in managers}
 
 
-def _training(sweep: SweepConfig) -> dict[str, Any]:
-    """The settings of the loss and the batches, by RLlib's names."""
-    algorithm = sweep.algorithm
-    same = (
-        "lr",
-        "gamma",
-        "lambda_",
-        "clip_param",
-        "entropy_coeff",
-        "vf_loss_coeff",
-        "use_critic",
-        "use_kl_loss",
-        "kl_coeff",
-        "kl_target",
-        "num_epochs",
-        "minibatch_size",
-        "shuffle_batch_per_epoch",
-        "grad_clip",
-        "grad_clip_by",
-    )
-    return {name: getattr(algorithm, name) for name in same} | {
-        "vf_clip_param": math.inf if algorithm.vf_clip_param is None else algorithm.vf_clip_param,
-        "train_batch_size_per_learner": algorithm.train_batch_size // max(1, sweep.cluster.num_learners),
+def _training(sweep: SweepConfig, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the loss and the batches by RLlib's names; `own` are those of the algorithm alone."""
+    same = ("lr", "gamma", "lambda_", "entropy_coeff", "vf_loss_coeff", "use_critic", "grad_clip", "grad_clip_by")
+    return {
+        **{name: getattr(sweep.algorithm, name) for name in same},
+        **own,
+        "train_batch_size_per_learner": sweep.algorithm.train_batch_size // max(1, sweep.cluster.num_learners),
     }
 
 
 def _learner_settings(sweep: SweepConfig, specs: MultiRLModuleSpec) -> dict[str, Any]:
-    """What RLlib has no name for: see the keys in `marl_tune.algorithms.ppo`."""
+    """What RLlib has no name for: see the keys in `marl_tune.learning.live_settings`."""
     algorithm = sweep.algorithm
     critic = CriticSettings(**critic_settings(algorithm)) if CRITIC in specs.rl_module_specs else None
     return {

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from marl_tune import envs, modules
 from marl_tune.config.errors import unknown
-from marl_tune.config.schema.algorithm import MappoConfig, PpoConfig
+from marl_tune.config.schema.algorithm import A2cConfig, MappoConfig, PpoConfig
 from marl_tune.config.schema.cluster import ClusterConfig
 from marl_tune.config.schema.logger import LoggerConfig
 from marl_tune.config.schema.search import AshaConfig, OptunaConfig, Pb2Config, PbtConfig, SearchConfig
@@ -23,7 +23,7 @@ OPTIONS: Mapping[str, Mapping[str, type]] = {
         "league": LeagueConfig,
         "hierarchical": HierarchicalConfig,
     },
-    "algorithm": {"ppo": PpoConfig, "mappo": MappoConfig},
+    "algorithm": {"ppo": PpoConfig, "mappo": MappoConfig, "a2c": A2cConfig},
     "search": {
         "none": SearchConfig,
         "random": SearchConfig,
@@ -36,6 +36,12 @@ OPTIONS: Mapping[str, Mapping[str, type]] = {
     "logger": dict.fromkeys(("wandb", "tensorboard", "csv", "all"), LoggerConfig),
     "cluster": dict.fromkeys(("local", "auto"), ClusterConfig),
 }
+ALGORITHMS: Mapping[str, str] = {
+    "ppo": "marl_tune.algorithms.ppo:Ppo",
+    "mappo": "marl_tune.algorithms.mappo:Mappo",
+    "a2c": "marl_tune.algorithms.a2c:A2c",
+}
+# option of `algorithm` -> its learner's class, imported when a trial is built
 GROUPS = ("env", "module", *OPTIONS)
 SWAPPABLE = ("env", "module", "sharing", "algorithm")  # groups whose option can differ from trial to trial
 

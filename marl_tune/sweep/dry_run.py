@@ -140,9 +140,10 @@ def _resource_lines(sweep: SweepConfig, there: Resources | None) -> list[str]:
 
 def _arithmetic(sweep: SweepConfig, agents: float) -> str:
     steps, copies = fragment_length(sweep, agents), num_copies(sweep)
-    batch, minibatch = round(steps * copies * agents), sweep.algorithm.minibatch_size
+    batch = round(steps * copies * agents)
+    minibatch = sweep.algorithm.minibatch or batch
     per_epoch = max(1, round(batch / max(1, sweep.cluster.num_learners) / minibatch))
-    epochs = sweep.algorithm.num_epochs
+    epochs = sweep.algorithm.passes
     return (
         f"{copies} copies x {steps} steps x {agents:g} agents = {batch:,} agent-steps an iteration; "
         f"{epochs} epochs x {per_epoch} minibatches = {epochs * per_epoch} gradient steps "

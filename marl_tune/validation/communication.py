@@ -52,9 +52,10 @@ def _check_teams(sweep: SweepConfig, name: str) -> None:
     largest = max(len(agents.agents) for agents in policy_map.modules.values())
     if largest < 2:
         raise invalid("env", f"have two agents with one module under {name}: nobody talks to itself", sweep.env.name)
-    if sweep.algorithm.minibatch_size < largest:
+    minibatch = sweep.algorithm.minibatch
+    if minibatch is not None and minibatch < largest:
         rule = f"hold at least one step of the {largest} agents that talk to each other under {name}"
-        raise invalid("algorithm.minibatch_size", rule, sweep.algorithm.minibatch_size)
+        raise invalid("algorithm.minibatch_size", rule, minibatch)
     of_role = role_modules(sweep)
     for module_id, agents in policy_map.modules.items():
         reach = of_role.get(module_id, sweep.module).comm_range

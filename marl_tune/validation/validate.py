@@ -47,9 +47,9 @@ def check_trial(sweep: SweepConfig) -> None:
             rule = "be 1 where neither stop.agent_steps nor stop.iterations says when a trial ends"
             raise invalid(f"algorithm.{key}", rule, getattr(algorithm, key))
     per_learner = algorithm.train_batch_size // max(cluster.num_learners, 1)
-    if algorithm.minibatch_size > per_learner:
+    if algorithm.minibatch is not None and algorithm.minibatch > per_learner:
         rule = f"be at most algorithm.train_batch_size a learner ({per_learner})"
-        raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
+        raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch)
     agents, takes_turns, least = _agents(sweep)
     a_step = math.ceil(round(num_copies(sweep) * agents, 6))
     if algorithm.train_batch_size < a_step:
@@ -59,10 +59,10 @@ def check_trial(sweep: SweepConfig) -> None:
         )
         raise invalid("algorithm.train_batch_size", rule, algorithm.train_batch_size)
     counted = counted_batch(sweep, agents, least)
-    if takes_turns and algorithm.minibatch_size > counted:
+    if takes_turns and algorithm.minibatch is not None and algorithm.minibatch > counted:
         what = f"steps of the {least} agents that act in each" if least else "steps of the world"
         rule = f"be at most {counted}, the {what} a learner: RLlib counts these where not all act in all steps"
-        raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
+        raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch)
     if getattr(sweep.env, "workers", 0) > cluster.num_envs_per_env_runner:
         rule = f"be at most cluster.num_envs_per_env_runner ({cluster.num_envs_per_env_runner})"
         raise invalid("env.workers", rule, sweep.env.workers)
@@ -78,9 +78,9 @@ def check_trial(sweep: SweepConfig) -> None:
         rule = "be batched under sharing=hierarchical: RLlib's runner counts the managers' rewards in its returns"
         raise invalid("cluster.rollout", rule, cluster.rollout)
     sequence = getattr(sweep.module, "max_seq_len", 1)
-    if algorithm.minibatch_size < sequence:
+    if algorithm.minibatch is not None and algorithm.minibatch < sequence:
         rule = f"hold at least one sequence of module.max_seq_len ({sequence}) agent-steps"
-        raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch_size)
+        raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch)
     check_stages(sweep, check_trial)
 
 

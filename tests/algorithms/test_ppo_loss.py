@@ -13,7 +13,7 @@ from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from marl_tune.algorithms.ppo import PpoLearner
+from marl_tune.algorithms.ppo import Ppo
 from marl_tune.algorithms.ppo_loss import PpoSettings, ppo_loss
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.modules.parts.actions import distribution_class, mask_logits
@@ -107,10 +107,10 @@ def test_loss_gradients_and_what_is_logged_are_rllibs(kind, lead, settings):
 class Stock(PPOTorchLearner):
     """RLlib's learner, with our Adam."""
 
-    configure_optimizers_for_module = PpoLearner.configure_optimizers_for_module
-    _register_adam = PpoLearner._register_adam
-    _adam_settings = PpoLearner._adam_settings
-    _lr_left = PpoLearner._lr_left
+    configure_optimizers_for_module = Ppo.configure_optimizers_for_module
+    _register_adam = Ppo._register_adam
+    _adam_settings = Ppo._adam_settings
+    _lr_left = Ppo._lr_left
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -124,7 +124,7 @@ def test_an_update_leaves_the_parameters_that_rllibs_learner_leaves(tiny, more):
     """
     sweep = tiny("algorithm.adam_eps=1e-3", "algorithm.shuffle_batch_per_epoch=false", *more)
     config, spec = algorithm_config(sweep), module_specs(sweep, build_policy_map(sweep, build_world(sweep, 1)))
-    learners = [kind(config=config.copy(copy_frozen=False), module_spec=spec) for kind in (Stock, PpoLearner)]
+    learners = [kind(config=config.copy(copy_frozen=False), module_spec=spec) for kind in (Stock, Ppo)]
     for learner in learners:
         learner.build()
     learners[1].module.set_state(learners[0].module.get_state())

@@ -17,14 +17,14 @@ from ray.tune.schedulers.pb2 import PB2
 
 
 def test_a_loaded_optimizer_state_brings_the_donors_settings(trial, monkeypatch, tmp_path):
-    """Why PpoLearner._set_optimizer_state writes its own settings again (ray#62173, #53831)."""
-    from marl_tune.algorithms.ppo import PpoLearner
+    """Why Ppo._set_optimizer_state writes its own settings again (ray#62173, #53831)."""
+    from marl_tune.algorithms.ppo import Ppo
 
     donor, clone = trial({"algorithm.lr": 1e-3, "algorithm.adam_beta1": 0.8}), trial({"algorithm.lr": 7e-4}, number=1)
     for one in (donor, clone):
         one.train()
     state = learner_of(donor)._get_optimizer_state()
-    monkeypatch.setattr(PpoLearner, "_set_optimizer_state", TorchLearner._set_optimizer_state)
+    monkeypatch.setattr(Ppo, "_set_optimizer_state", TorchLearner._set_optimizer_state)
     learner_of(clone)._set_optimizer_state(state)
     (optimizer,) = learner_of(clone)._named_optimizers.values()
     (group,) = optimizer.param_groups

@@ -29,7 +29,7 @@ OWN = {
 
 def read_by(learner, role):
     """What the learner reads in an update of a role's module."""
-    loss, batch = learner._ppo_settings(role), learner._batch_settings(role)
+    loss, batch = learner._update_settings(role), learner._batch_settings(role)
     (optimizer,) = (o for name, o in learner._named_optimizers.items() if name.startswith(role))
     parts = {**vars(loss), **vars(batch), "lr": optimizer.param_groups[0]["lr"]}
     return {name: parts[name] for name in LEARNING}

@@ -54,7 +54,7 @@ def test_the_critic_is_shown_as_what_it_is(tiny):
 
 
 def test_what_modules_share_is_counted_once_and_trained_by_one_optimizer(tiny):
-    from marl_tune.algorithms.ppo import PpoLearner
+    from marl_tune.algorithms.ppo import Ppo
 
     sweep = tiny("module=shared_encoder", "sharing=independent", "env.n_agents=3", "algorithm.lr=3e-4")
     *own, common = lines_of(sweep)
@@ -62,7 +62,7 @@ def test_what_modules_share_is_counted_once_and_trained_by_one_optimizer(tiny):
     assert " ".join(common[:6]) == "all of these what they share"
     assert {" ".join(row[-6:]) for row in (*own, common)} == {"Adam, lr 0.0003, one for all"}
     config = algorithm_config(sweep)
-    learner = PpoLearner(config=config, module_spec=config.rl_module_spec)
+    learner = Ppo(config=config, module_spec=config.rl_module_spec)
     learner.build()
     assert len(learner._named_optimizers) == 1
     counted = sum(int(row[k].replace(",", "")) for row, k in [*((row, 2) for row in own), (common, 6)])

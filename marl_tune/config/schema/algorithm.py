@@ -1,40 +1,33 @@
 """Settings of `algorithm`."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from marl_tune.config.errors import invalid
 from marl_tune.config.range_checks import above, at_least, named, one_of, within
 
 
 @dataclass
-class PpoConfig:
-    """Proximal policy optimisation (Schulman et al. 2017, https://arxiv.org/abs/1707.06347); RLlib's names.
+class ActorCriticConfig:
+    """Settings that all on-policy actor-critics have in common; RLlib's names.
 
-    Advantages are always by generalised advantage estimation. Every field but `name` can change in a live trial.
+    Advantages are always by generalised advantage estimation (Schulman et al. 2016, https://arxiv.org/abs/1506.02438).
+    Every field but `name` can change in a live trial.
     """
 
-    NAME = "ppo"
+    NAME: ClassVar[str]
 
-    name: str  # ppo
+    name: str  # of the option
     lr: float  # step size of Adam, above 0
     lr_end_factor: float  # share of lr that is left where stop ends the trial, reached linearly, [0, 1]; 1: constant
     gamma: float  # discount a step, [0, 1]
     lambda_: float  # decay of the advantage estimate a step, [0, 1]: 0 = one-step, 1 = Monte Carlo
     reward_scale: float  # factor on rewards as they are learned from, above 0; returns are reported without it
-    clip_param: float  # the new policy's probability ratio is clipped to [1 - c, 1 + c], above 0
     entropy_coeff: float  # weight of the entropy bonus in the loss, at least 0
     entropy_end_factor: float  # as lr_end_factor, of entropy_coeff
     use_critic: bool  # train the value function; off: advantages have no baseline
     vf_loss_coeff: float  # weight of the value loss, at least 0
-    vf_clip_param: float | None  # largest squared value error that counts, above 0; null: no limit
-    use_kl_loss: bool  # add kl_coeff * KL(old, new) to the loss
-    kl_coeff: float  # first weight of that term, at least 0; adapted towards kl_target
-    kl_target: float  # KL an update aims at, nats, above 0
-    num_epochs: int  # passes over each batch, at least 1
-    minibatch_size: int  # agent-steps a gradient step, from 1 to train_batch_size / learners
     train_batch_size: int  # agent-steps an iteration, all modules and learners together, at least 1
-    shuffle_batch_per_epoch: bool  # draw the minibatches anew in every epoch
     grad_clip: float | None  # limit of the gradient, above 0, measured as grad_clip_by says; null: none
     grad_clip_by: str  # global_norm (of a module's whole gradient) | norm (of each parameter) | value (of each entry)
     adam_beta1: float  # decay of Adam's running mean, [0, 1)
@@ -44,18 +37,70 @@ class PpoConfig:
 
     def __post_init__(self) -> None:
         named("algorithm.name", self.name, self.NAME)
-        for key in ("lr", "reward_scale", "clip_param", "vf_clip_param", "kl_target", "grad_clip", "adam_eps"):
+        for key in ("lr", "reward_scale", "grad_clip", "adam_eps"):
             above(f"algorithm.{key}", getattr(self, key), 0)
-        for key in ("entropy_coeff", "vf_loss_coeff", "kl_coeff", "weight_decay"):
+        for key in ("entropy_coeff", "vf_loss_coeff", "weight_decay"):
             at_least(f"algorithm.{key}", getattr(self, key), 0)
-        for key in ("num_epochs", "minibatch_size", "train_batch_size"):
-            at_least(f"algorithm.{key}", getattr(self, key), 1)
+        at_least("algorithm.train_batch_size", self.train_batch_size, 1)
         for key in ("gamma", "lambda_", "lr_end_factor", "entropy_end_factor"):
             within(f"algorithm.{key}", getattr(self, key), 0, 1)
         for key in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, key) < 1:
                 raise invalid(f"algorithm.{key}", "be at least 0 and below 1", getattr(self, key))
         one_of("algorithm.grad_clip_by", self.grad_clip_by, ("global_norm", "norm", "value"))
+
+    @property
+    def passes(self) -> int:
+        """Passes over each train batch."""
+        return 1
+
+    @property
+    def minibatch(self) -> int | None:
+        """Agent-steps of one gradient step; None: the whole train batch."""
+        return None
+
+
+@dataclass
+class A2cConfig(ActorCriticConfig):
+    """Advantage actor-critic (Mnih et al. 2016, https://arxiv.org/abs/1602.01783), synchronous: one gradient step a
+    train batch. Every field but `name` can change in a live trial."""
+
+    NAME = "a2c"
+
+
+@dataclass
+class PpoConfig(ActorCriticConfig):
+    """Proximal policy optimisation (Schulman et al. 2017, https://arxiv.org/abs/1707.06347); RLlib's names.
+
+    Every field but `name` can change in a live trial.
+    """
+
+    NAME = "ppo"
+
+    clip_param: float  # the new policy's probability ratio is clipped to [1 - c, 1 + c], above 0
+    vf_clip_param: float | None  # largest squared value error that counts, above 0; null: no limit
+    use_kl_loss: bool  # add kl_coeff * KL(old, new) to the loss
+    kl_coeff: float  # first weight of that term, at least 0; adapted towards kl_target
+    kl_target: float  # KL an update aims at, nats, above 0
+    num_epochs: int  # passes over each batch, at least 1
+    minibatch_size: int  # agent-steps a gradient step, from 1 to train_batch_size / learners
+    shuffle_batch_per_epoch: bool  # draw the minibatches anew in every epoch
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("clip_param", "vf_clip_param", "kl_target"):
+            above(f"algorithm.{key}", getattr(self, key), 0)
+        at_least("algorithm.kl_coeff", self.kl_coeff, 0)
+        for key in ("num_epochs", "minibatch_size"):
+            at_least(f"algorithm.{key}", getattr(self, key), 1)
+
+    @property
+    def passes(self) -> int:
+        return self.num_epochs
+
+    @property
+    def minibatch(self) -> int | None:
+        return self.minibatch_size
 
 
 @dataclass
@@ -76,9 +121,11 @@ class MappoConfig(PpoConfig):
             above(f"algorithm.{key}", getattr(self, key), 0)
 
 
-def critic_settings(algorithm: PpoConfig) -> dict[str, Any]:
-    """What the algorithm says of the critic's loss, by the names of `CriticSettings`; plain PPO's is squared, unclipped
-    and by the actors' step size."""
+def critic_settings(algorithm: ActorCriticConfig) -> dict[str, Any]:
+    """What the algorithm says of the central critic's loss, by the names of `CriticSettings`.
+
+    Without settings of its own the loss is squared and unclipped, and the step size is the actors'.
+    """
     if not isinstance(algorithm, MappoConfig):
         return {"lr": algorithm.lr, "normalise_values": False, "huber_delta": None, "clip_param": None}
     return {

@@ -11,7 +11,7 @@ from typing import Any
 
 from marl_tune.config.errors import ConfigError, invalid
 from marl_tune.config.range_checks import above, at_least, word
-from marl_tune.config.schema.algorithm import PpoConfig
+from marl_tune.config.schema.algorithm import ActorCriticConfig
 from marl_tune.config.schema.cluster import ClusterConfig
 from marl_tune.config.schema.logger import LoggerConfig
 from marl_tune.config.schema.search import SearchConfig
@@ -125,7 +125,7 @@ class SweepConfig:
     env: Any  # the world: a dataclass of envs/
     module: Any  # the network of an agent: a dataclass of modules/schemas.py
     sharing: SharingConfig  # which agents act by which module
-    algorithm: PpoConfig  # how the modules learn
+    algorithm: ActorCriticConfig  # how the modules learn
     search: SearchConfig  # how settings are tried
     space: dict[
         str, Any
