@@ -87,10 +87,14 @@ def algorithm_config(sweep: SweepConfig) -> AlgorithmConfig:
     config.training(**_training(sweep, learner.training(sweep.algorithm)))
     config.multi_agent(algorithm_config_overrides_per_module=_of_modules(sweep, policy_map, config))
     if takes_turns:
-        # A fragment is an iteration, however many decisions it holds: RLlib would sample another one for those missing.
-        config.multi_agent(count_steps_by="agent_steps" if least else "env_steps")
-        config.train_batch_size_per_learner = counted_batch(sweep, num_agents, least)
+        _count_fragments(config, sweep, num_agents, least)
     return config
+
+
+def _count_fragments(config: AlgorithmConfig, sweep: SweepConfig, num_agents: float, least: int) -> None:
+    """Makes one fragment an iteration, however many decisions it holds: RLlib would sample another for those missing."""
+    config.multi_agent(count_steps_by="agent_steps" if least else "env_steps")
+    config.train_batch_size_per_learner = counted_batch(sweep, num_agents, least)
 
 
 def learner_class(name: str) -> Any:
