@@ -92,7 +92,7 @@ def algorithm_config(sweep: SweepConfig) -> AlgorithmConfig:
 
 
 def _count_fragments(config: AlgorithmConfig, sweep: SweepConfig, num_agents: float, least: int) -> None:
-    """Makes one fragment an iteration, however many decisions it holds: RLlib would sample another for those missing."""
+    """Makes a fragment an iteration, however many decisions it holds: RLlib would sample another for those missing."""
     config.multi_agent(count_steps_by="agent_steps" if least else "env_steps")
     config.train_batch_size_per_learner = counted_batch(sweep, num_agents, least)
 
