@@ -16,7 +16,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from marl_tune.envs.trees import tree_map
 from marl_tune.modules.communication import TeamAPI
-from marl_tune.sampling.episode_pieces import data_of
+from marl_tune.sampling.episode_pieces import without_lookback
 
 Batch = dict[str, Any]
 
@@ -45,7 +45,7 @@ class TeamRows:
         self._back = torch.argsort(self._seen.flatten())
         self._drawn, self._drawn_seen = {}, {}  # column -> (rows, width), and (rows + pieces, width)
         for name in module.drawn_columns:
-            drawn = [data_of(piece.extra_model_outputs[name]) for piece in pieces]
+            drawn = [without_lookback(piece.extra_model_outputs[name]) for piece in pieces]
             # What inference does, which is 0, for the last observation: nobody has acted on it.
             last = np.zeros((1, *drawn[0].shape[1:]), drawn[0].dtype)
             self._drawn[name] = torch.from_numpy(np.concatenate(drawn)).to(device)

@@ -27,7 +27,7 @@ from marl_tune.learning.team_rows import TeamRows
 from marl_tune.modules.communication import TeamAPI
 from marl_tune.modules.curiosity import IntrinsicRewardAPI
 from marl_tune.results.metrics import INTRINSIC_REWARD_MEAN
-from marl_tune.sampling.episode_pieces import data_of
+from marl_tune.sampling.episode_pieces import without_lookback
 from marl_tune.sampling.policies import Arrays
 from marl_tune.sharing.schemes import CRITIC
 
@@ -94,13 +94,13 @@ class EpisodesToTrainBatch(ConnectorV2):
     ) -> Batch:
         settings = self.settings(module_id)
         layout = Layout(np.array([len(piece) for piece in pieces]))
-        columns = {Columns.ACTIONS: self._tensor(np.concatenate([data_of(piece.actions) for piece in pieces]))}
+        columns = {Columns.ACTIONS: self._tensor(np.concatenate([without_lookback(piece.actions) for piece in pieces]))}
         for name in (Columns.ACTION_LOGP, Columns.ACTION_DIST_INPUTS):
-            columns[name] = self._tensor(np.concatenate([data_of(piece.extra_model_outputs[name]) for piece in pieces]))
-        seen = tree_map(lambda *a: self._tensor(joined(*a)), *(data_of(piece.observations) for piece in pieces))
+            columns[name] = self._tensor(np.concatenate([without_lookback(piece.extra_model_outputs[name]) for piece in pieces]))
+        seen = tree_map(lambda *a: self._tensor(joined(*a)), *(without_lookback(piece.observations) for piece in pieces))
         steps = self._tensor(layout.steps)
         columns[Columns.OBS] = tree_map(lambda a: a.index_select(0, steps), seen)
-        rewards = np.concatenate([data_of(piece.rewards) for piece in pieces]).astype(np.float32, copy=False)
+        rewards = np.concatenate([without_lookback(piece.rewards) for piece in pieces]).astype(np.float32, copy=False)
         if settings.reward_scale != 1:
             rewards = rewards * np.float32(settings.reward_scale)
         if isinstance(module, IntrinsicRewardAPI):

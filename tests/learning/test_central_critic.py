@@ -99,7 +99,7 @@ def test_values_targets_and_advantages_are_by_definition(tiny, module, actors):
     pieces = fragments[2]
     batches = batch_of(rollout, critic, pieces, reward_scale=0.5)
     targets, states = {}, {}
-    for module_id in rollout.policies.map.modules:
+    for module_id in rollout.policies.policy_map.modules:
         advantages = []
         for piece in (p for p in pieces if p.module_id == module_id):
             rows, column = piece.custom_data[STATE_ROWS], int(piece.agent_id.removeprefix("ant_"))

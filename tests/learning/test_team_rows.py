@@ -157,8 +157,8 @@ def test_rows_of_several_groups_are_ordered_by_copy():
     """Group by group, copy by copy: two agents of one group and one of another in three copies."""
     copies = np.array([0, 0, 1, 1, 2, 2, 0, 1, 2])
     order, rows = TeamOrder("m", copies, 3), torch.arange(9)
-    assert order.teams(rows).tolist() == [[0, 1, 6], [2, 3, 7], [4, 5, 8]]
-    assert torch.equal(order.rows(order.teams(rows)), rows)
+    assert order.to_teams(rows).tolist() == [[0, 1, 6], [2, 3, 7], [4, 5, 8]]
+    assert torch.equal(order.to_rows(order.to_teams(rows)), rows)
     one_group = TeamOrder("m", np.array([0, 0, 1, 1]), 2)
     assert one_group.teams(torch.arange(4)).tolist() == [[0, 1], [2, 3]]
     with pytest.raises(ValueError, match="module m must act for the same 2 agents in every copy"):
