@@ -61,9 +61,8 @@ class Piece(SingleAgentEpisode):
     the global states and the recurrent states. RLlib's own slices lose them.
 
     >>> segment = Segment(copy=0, start=0, stop=3, t_started=5, episode="e1", modules={})
-    >>> piece = make_piece(segment, np.zeros((4, 2)), {"actions": np.array([1, 0, 1])}, np.ones(3, np.float32))
-    >>> piece.agent_id = "ant_0"
-    >>> part = piece[1:]
+    >>> columns, rewards = {"actions": np.array([1, 0, 1])}, np.ones(3, np.float32)
+    >>> part = make_piece(segment, "ant_0", "shared", np.zeros((4, 2)), columns, rewards)[1:]
     >>> len(part), part.t_started, part.agent_id
     (2, 6, 'ant_0')
     """
@@ -91,18 +90,28 @@ class Piece(SingleAgentEpisode):
         return part
 
 
-def make_piece(segment: Segment, observations: Arrays, columns: Mapping[str, np.ndarray], rewards: np.ndarray) -> Piece:
+def make_piece(
+    segment: Segment,
+    agent: str,
+    module_id: str,
+    observations: Arrays,
+    columns: Mapping[str, np.ndarray],
+    rewards: np.ndarray,
+) -> Piece:
     """Makes what `SingleAgentEpisode(...)` makes, without its checks of every length (a fifth of the sampling time).
 
     Args:
         segment: which steps of which episode.
+        agent: id of the agent.
+        module_id: id of the module that acted for it.
         observations: (T + 1, ...).
         columns: RLlib's `Columns` -> (T, ...), among them the actions.
         rewards: (T,).
     """
     outputs = {name: lookback_buffer(values) for name, values in columns.items()}
     piece = Piece.__new__(Piece)
-    piece.multi_agent_episode_id = segment.episode
+    piece.agent_id, piece.module_id = agent, module_id
+    piece.id_, piece.multi_agent_episode_id = f"{segment.episode}_{agent}", segment.episode
     piece.observations, piece.rewards = lookback_buffer(observations), lookback_buffer(rewards)
     piece.actions = outputs.pop(Columns.ACTIONS)
     # A list of its own for each piece: RLlib's connectors append to it.

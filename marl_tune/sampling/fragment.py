@@ -77,9 +77,10 @@ class Fragment:
         rows = self._state_rows(segment)
         for group in self.groups:
             for column, (agent, module_id) in enumerate(zip(group.agents, segment.modules[group.name], strict=True)):
-                piece = self._piece(segment, group.name, column)
-                piece.agent_id, piece.module_id = agent, module_id
-                piece.id_ = f"{segment.episode}_{agent}"
+                seen, steps = self._observations_of(segment, group.name, column), slice(segment.start, segment.stop)
+                columns = {n: array[segment.copy, column, steps] for n, array in self.columns[group.name].items()}
+                rewards = self.rewards[group.name][segment.copy, column, steps]
+                piece = make_piece(segment, agent, module_id, seen, columns, rewards)
                 if module_id in segment.states:
                     states = _states_of_agent(segment.states[module_id], agents_so_far[module_id])
                     piece.custom_data[SEQUENCE_STARTS] = SequenceStarts(states, self.max_seq_len[module_id])
@@ -99,19 +100,17 @@ class Fragment:
             states = joined(states[:steps], segment.last_global_state[None])
         return StateRows(states, np.arange(steps + 1))
 
-    def _piece(self, segment: Segment, group: str, column: int) -> SingleAgentEpisode:
+    def _observations_of(self, segment: Segment, group: str, column: int) -> Arrays:
+        """The observations (T + 1, ...) of one agent in a segment of T steps."""
         b, steps = segment.copy, slice(segment.start, segment.stop)
         if group in segment.last:
-            seen = tree_map(
+            return tree_map(
                 lambda store, last: joined(store[b, column, steps], last[column, None]),
                 self.observations[group],
                 segment.last[group],
             )
-        else:
-            with_next = slice(segment.start, segment.stop + 1)
-            seen = tree_map(lambda store: store[b, column, with_next], self.observations[group])
-        columns = {name: array[b, column, steps] for name, array in self.columns[group].items()}
-        return make_piece(segment, seen, columns, self.rewards[group][b, column, steps])
+        with_next = slice(segment.start, segment.stop + 1)
+        return tree_map(lambda store: store[b, column, with_next], self.observations[group])
 
 
 def _write(store: Array, t: int, values: Array) -> None:

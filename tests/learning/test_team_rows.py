@@ -11,7 +11,7 @@ from marl_tune.algorithms.ppo_loss import PpoSettings, ppo_loss
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
-from marl_tune.learning.minibatches import minibatches, steps_of
+from marl_tune.learning.minibatches import minibatches, num_agent_steps
 from marl_tune.learning.team_rows import TeamRows
 from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.modules.communication import MESSAGE_NOISE
@@ -87,7 +87,7 @@ def test_targets_and_advantages_are_of_the_teams_values(tiny, kind):
 
 def test_minibatches_keep_teams_whole_and_count_agents(tiny):
     batch, module, _, _ = learned(tiny, *DISCRETE)
-    assert int(steps_of(batch)) == 27 * 4
+    assert int(num_agent_steps(batch)) == 27 * 4
     with torch.no_grad():
         whole = module._forward_train(batch)["action_dist_inputs"]
         known = {row.numpy().tobytes(): inputs for row, inputs in zip(batch["obs"], whole, strict=True)}

@@ -301,14 +301,17 @@ class GroupDecisions:
             for number, place, segment, module_id in self._ended_pieces(ends):
                 here = slice(first[number], first[number] + segment.stop)
                 with_next = slice(first_seen[number], first_seen[number] + segment.stop + 1)
+                world_copy, column = divmod(place, len(self.group.agents))
                 piece = make_piece(
                     segment,
+                    self.group.agents[column],
+                    module_id,
                     sliced(seen, with_next),
                     {name: values[here] for name, values in columns.items()},
                     rewards[here],
                 )
-                world_copy, column = divmod(place, len(self.group.agents))
-                self._label(piece, self.group.agents[column], module_id, number)
+                if self._states is not None and module_id in self.policies.states:
+                    piece.custom_data[SEQUENCE_STARTS] = self._states.starts_of_piece(module_id, number, len(piece))
                 end_order = (ends.step, world_copy if at_end else 0, self.number)
                 pieces.append(TimedPiece(end_order, piece, world_copy, steps[with_next]))
         return pieces
@@ -324,12 +327,6 @@ class GroupDecisions:
         ]
         modules = [self.policies.policy_map.module_ids[number] for number in ends.modules.tolist()]
         return zip(ends.pieces.tolist(), ends.places.tolist(), segments, modules, strict=True)
-
-    def _label(self, piece: SingleAgentEpisode, agent: str, module_id: str, number: int) -> None:
-        piece.agent_id, piece.module_id = agent, module_id
-        piece.id_ = f"{piece.multi_agent_episode_id}_{agent}"
-        if self._states is not None and module_id in self.policies.states:
-            piece.custom_data[SEQUENCE_STARTS] = self._states.starts_of_piece(module_id, number, len(piece))
 
 
 def _first_rows(counts: np.ndarray) -> list[int]:

@@ -21,11 +21,11 @@ class SequenceStates:
     >>> from marl_tune.envs import default_config, make_world
     >>> from marl_tune.sampling.testing import small_policies
     >>> policies = small_policies(make_world(default_config("ant_colony", n_agents=2), num_envs=3), "gru")
-    >>> states, first = SequenceStates("ants", policies, {"ants": 4}), np.array([0])
+    >>> states, first = SequenceStates("ants", policies, max_seq_len={"ants": 4}), np.array([0])
     >>> states.note_before_decisions(places=first, pieces=first, lengths=first)
     >>> states.sort()
-    >>> {name: rows.shape for name, rows in states.starts_of_piece("ants", piece=0, length=1).states.items()}
-    {'h': (1, 10)}
+    >>> states.starts_of_piece("ants", piece=0, length=1).states["h"].shape  # a small gru: 2 layers, 10 units
+    (1, 2, 10)
 
     Args:
         group: name of the group.

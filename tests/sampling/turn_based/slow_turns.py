@@ -64,9 +64,8 @@ class Track:
         segment = Segment(0, 0, steps, self.t_started, episode, {}, how == TERMINATED, how not in (STAYS, TERMINATED))
         observations = tree_map(lambda *rows: np.stack(rows), *self.observations[:steps], seen)
         columns = {name: np.stack([each[name] for each in self.columns[:steps]]) for name in self.columns[0]}
-        piece = make_piece(segment, observations, columns, np.array(self.rewards[:steps], np.float32))
-        piece.agent_id, piece.module_id = self.agent, self.module_id
-        piece.id_ = f"{episode}_{self.agent}"
+        rewards = np.array(self.rewards[:steps], np.float32)
+        piece = make_piece(segment, self.agent, self.module_id, observations, columns, rewards)
         if state:
             starts = [*self.states[: -(-steps // self.max_seq_len)], *([] if steps % self.max_seq_len else [state])]
             states = {name: np.stack([s[name] for s in starts]) for name in state}
