@@ -1,1 +1,1 @@
-"""From episodes to gradient steps, whatever the algorithm: the train batch, minibatches, optimizers, the update."""
+"""From episodes to gradient steps, for all algorithms: the train batch, minibatches, optimizers, the update."""

@@ -1,10 +1,9 @@
-"""What a central critic says of a whole batch, by one pass over its states, and the batch that it learns from."""
+"""Values of a central critic for a whole train batch, by one pass over its states, and the batch it learns from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,22 +12,32 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from marl_tune.envs.trees import Array, joined
+from marl_tune.learning.minibatches import Batch
 from marl_tune.modules.central_critic import CentralCritic
 from marl_tune.sampling.global_states import state_rows
 
-OLD_OUTPUTS = "old_outputs"  # column of its batch: what its head put out before the update
+OLD_OUTPUTS = "old_outputs"  # column of the critic's batch: outputs of its head before the update
 
 
 class CentralValues:
-    """The values of all agents at all states of a batch.
+    """The values of all agents at all global states of a train batch.
+
+    >>> import gymnasium as gym
+    >>> from marl_tune.sampling.testing import small_fragment
+    >>> _, pieces = small_fragment(with_state=True)
+    >>> settings = {"hidden_dims": [8], "activation": "tanh", "agents": ["ant_0", "ant_1"]}
+    >>> space = gym.spaces.Box(-1, 1, pieces[0].custom_data["state_rows"].array.shape[1:])
+    >>> critic = CentralCritic(observation_space=space, action_space=None, model_config=settings)
+    >>> CentralValues(critic, pieces, torch.from_numpy).values_for(pieces).shape  # 6 pieces of 5 steps
+    (36,)
 
     Args:
         critic: the critic.
-        pieces: all pieces of the batch, whoever acted.
+        pieces: all pieces of the batch, of all modules.
         to_tensor: brings an array to the critic's device.
 
     Raises:
-        ValueError: if pieces carry no states.
+        ValueError: if pieces carry no global states.
     """
 
     def __init__(
@@ -50,12 +59,12 @@ class CentralValues:
         self._targets = np.zeros_like(self.values)
         self._acted = np.zeros(self.values.shape, np.bool_)
 
-    def of(self, pieces: Sequence[SingleAgentEpisode]) -> np.ndarray:
-        """(steps + pieces,) V of each piece's own agent at all its observations, the last ones included."""
+    def values_for(self, pieces: Sequence[SingleAgentEpisode]) -> np.ndarray:
+        """Returns the values (steps + pieces,) of each piece's agent at all its observations, the last one included."""
         return self.values[self._places(pieces, [self._rows(piece) for piece in pieces])]
 
-    def learn(self, pieces: Sequence[SingleAgentEpisode], targets: np.ndarray) -> None:
-        """Notes the targets (steps,) of the pieces' steps, one piece after the other."""
+    def add_targets(self, pieces: Sequence[SingleAgentEpisode], targets: np.ndarray) -> None:
+        """Stores the value targets (steps,) of the pieces' steps, one piece after the other."""
         places = self._places(pieces, [self._rows(piece)[:-1] for piece in pieces])
         self._targets[places] = targets
         self._acted[places] = True
@@ -67,16 +76,20 @@ class CentralValues:
     def _places(
         self, pieces: Sequence[SingleAgentEpisode], rows: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of the table of values, for the given rows of each piece."""
+        """Rows and columns in the table of values, for the given rows of each piece."""
         columns = [self._column[piece.agent_id] for piece in pieces]
         return np.concatenate(rows), np.repeat(columns, [len(each) for each in rows])
 
-    def batch(self) -> dict[str, Any]:
-        """Columns of the states in which anybody acted, (rows, ...): states, and per agent (rows, A) targets, what the
-        head puts out now, and who acted.
+    def critic_batch(self) -> Batch:
+        """Returns the critic's own train batch, with a row for each state in which an agent acted.
 
-        Who did not act there, being dead, absent or waiting for its turn, has no target: the death masks of Yu et al.
-        2022 (https://arxiv.org/abs/2103.01955, section 5.5), as masks of the loss rather than of the input.
+        An agent that did not act in a state (dead, absent or waiting for its turn) has no target there. This is the
+        death masking of Yu et al. 2022 (https://arxiv.org/abs/2103.01955, section 5.5), applied to the loss instead of
+        the input.
+
+        Returns:
+            Columns: states (rows, ...); for each of A agents (rows, A) targets, present outputs of the head, and a mask
+            of the agents that acted.
         """
         rows = np.flatnonzero(self._acted.any(axis=1))
         index = self._to_tensor(rows)
@@ -90,21 +103,27 @@ class CentralValues:
 
 @dataclass(frozen=True)
 class CriticSettings:
-    """The numbers of a central critic's loss, and its step size."""
+    """Settings of a central critic's loss, and its learning rate.
+
+    >>> CriticSettings(lr=1e-3, normalise_values=True, huber_delta=10.0, clip_param=0.2).huber_delta
+    10.0
+    """
 
     lr: float
-    normalise_values: bool  # learn targets of mean 0 and deviation 1, by running moments
-    huber_delta: float | None  # error from which on the loss is linear; None: squared throughout
-    clip_param: float | None  # how far a value may move from the old one before the loss holds it back; None: any way
+    normalise_values: bool  # learn targets of mean 0 and standard deviation 1, by running moments
+    huber_delta: float | None  # above this error the loss is linear; None: squared everywhere
+    clip_param: float | None  # PPO's clipping: limit of a value's change in one update; None: no limit
 
 
-def learnable(critic: CentralCritic, batch: Mapping[str, Any], distributed: bool) -> dict[str, Any]:
-    """The critic's batch with targets as its head has to put them out; called once a batch, before its epochs.
+def normalise_targets(critic: CentralCritic, batch: Batch, distributed: bool) -> Batch:
+    """Updates the critic's running moments by the targets, and returns the batch with the targets in the unit of the
+    critic's outputs. To be called once per batch, before its epochs.
 
-    The targets are taken into the running moments first, as in Yu et al.'s code, which does so in every minibatch. Old
-    outputs stay as they are: they are compared with new ones.
+    Yu et al.'s code updates the moments in every minibatch instead. Old outputs stay as they are, because they are
+    compared with new outputs.
 
     Args:
+        critic: the critic; if its values are not normalised, the targets stay as they are.
         batch: `value_targets` and `loss_mask` (rows, A), and further columns.
         distributed: whether other learners have other parts of the batch.
     """

@@ -1,9 +1,6 @@
-"""The value loss of a central critic, and the normalisation of what it learns (MAPPO)."""
+"""The value loss of a central critic (MAPPO)."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from ray.rllib.algorithms.ppo.ppo import LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY, LEARNER_RESULTS_VF_LOSS_UNCLIPPED_KEY
@@ -14,32 +11,40 @@ from torch import Tensor
 
 from marl_tune.learning.central_critic import OLD_OUTPUTS, CriticSettings
 from marl_tune.learning.loss_terms import explained_variance, mean_over
+from marl_tune.learning.minibatches import Batch
 
 
 def critic_loss(
     outputs: Tensor,
-    batch: Mapping[str, Any],
+    batch: Batch,
     settings: CriticSettings,
     vf_loss_coeff: float,
     vf_clip_param: float,
     with_stats: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean over agents that acted of the larger of two errors: that of the value, and that of the value kept within
-    clip_param of the old one (Yu et al. 2022, https://arxiv.org/abs/2103.01955, eq. 5 of the appendix).
+    """Computes the clipped value loss (Yu et al. 2022, https://arxiv.org/abs/2103.01955, eq. 5 of the appendix).
 
-    An error e costs e^2 up to huber_delta and delta (2 |e| - delta) beyond: twice Huber's function, whose limit for
-    large deltas is then the squared error of PPO. With vf_loss_coeff = 0.5 it is the paper's loss with their weight 1.
+    For each agent that acted there are two errors: that of the value, and that of the value clipped to within
+    clip_param of the old value. The loss is the mean of the larger one.
+
+    An error e costs e^2 up to huber_delta (d), and d (2 |e| - d) beyond it. This is twice Huber's function. For a large
+    d it is the squared error of PPO. With vf_loss_coeff = 0.5 it is the paper's loss with a weight of 1.
+
+    >>> batch = {"value_targets": torch.zeros(1, 2), "loss_mask": torch.tensor([[True, False]])}
+    >>> settings = CriticSettings(lr=1e-3, normalise_values=False, huber_delta=None, clip_param=None)
+    >>> critic_loss(torch.tensor([[2.0, 9.0]]), batch, settings, 0.5, float("inf"), with_stats=False)
+    (tensor(2.), {})
 
     Args:
-        outputs: (rows, A) what the critic's head puts out now.
+        outputs: (rows, A) present outputs of the critic's head.
         batch: `value_targets`, `old_outputs` and `loss_mask`, all (rows, A).
         settings: limits.
         vf_loss_coeff: weight of the loss.
-        vf_clip_param: largest error that counts, after all that; inf: no limit.
-        with_stats: also work out what is logged.
+        vf_clip_param: upper limit of each agent's loss; inf: no limit.
+        with_stats: whether to compute what is logged.
 
     Returns:
-        The scalar loss, and name -> scalar without gradient (empty unless asked for). The names are RLlib's.
+        The scalar loss, and name -> scalar without gradient (empty if not `with_stats`). The names are RLlib's.
     """
     mean, targets = mean_over(batch[Columns.LOSS_MASK]), batch[Postprocessing.VALUE_TARGETS]
     errors = _costs(outputs - targets, settings.huber_delta)

@@ -1,4 +1,4 @@
-"""Limits gradients and refuses non-finite ones, with one look at their norms a step."""
+"""Clips gradients and refuses non-finite ones. The host waits for the device only once per step."""
 
 from __future__ import annotations
 
@@ -16,21 +16,33 @@ class NonFiniteGradientError(FloatingPointError):
 
 @dataclass(frozen=True)
 class GradientGroup:
-    """The parameters of one optimizer, and the limit of their gradients."""
+    """The parameters of one optimizer, and the limit of their gradients.
 
-    parameters: Sequence[Parameter]  # those without a gradient do not count
+    >>> weight = Parameter(torch.zeros(2))
+    >>> weight.grad = torch.tensor([3.0, 4.0])
+    >>> clip_and_check([GradientGroup([weight], limit=1.0, by="global_norm")], name_of=lambda parameter: "weight")
+    [tensor(5.)]
+    >>> weight.grad
+    tensor([0.6000, 0.8000])
+    """
+
+    parameters: Sequence[Parameter]  # those without a gradient are skipped
     limit: float | None  # above 0; None: no limit
     by: str  # what is limited: global_norm (over all gradients), norm (of each gradient) or value (of each entry)
 
 
 def clip_and_check(groups: Sequence[GradientGroup], name_of: Callable[[Parameter], str]) -> list[Tensor]:
-    """Checks the gradients of several optimizers, then limits them in place.
+    """Checks the gradients of several optimizers, then clips them in place.
+
+    Args:
+        groups: one for each optimizer.
+        name_of: gives the name of a parameter, for the error.
 
     Returns:
-        For each group the norm over all its gradients before they were limited, a scalar; 0 for none at all.
+        For each group a scalar: the norm over all its gradients before clipping; 0 if it has no gradients.
 
     Raises:
-        NonFiniteGradientError: if any entry is NaN or infinite; no gradient has been changed then.
+        NonFiniteGradientError: if an entry is NaN or infinite. No gradient has been changed then.
     """
     gradients = [[p.grad for p in group.parameters if p.grad is not None] for group in groups]
     norms = [
@@ -38,7 +50,7 @@ def clip_and_check(groups: Sequence[GradientGroup], name_of: Callable[[Parameter
         for group, each in zip(groups, gradients, strict=True)
     ]
     totals = [torch.linalg.vector_norm(each) for each in norms]
-    # The only time in a step that the host waits for the device.
+    # Only here does the host wait for the device.
     if not torch.isfinite(torch.stack(totals)).all():
         bad = [name_of(p) for group in groups for p in group.parameters if _overflows(p)]
         raise NonFiniteGradientError(f"non-finite gradient in {', '.join(bad)}")

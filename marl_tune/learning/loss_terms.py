@@ -1,17 +1,22 @@
-"""Terms that the losses of several algorithms have in common, for one minibatch of one module."""
+"""Terms that several algorithms' losses share, for one minibatch of one module."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical
+from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical, TorchDistribution
 from torch import Tensor
 
 
 def mean_over(mask: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """The mean of what the mask keeps; without a data-dependent shape, which would make a GPU wait."""
+    """Returns the function that computes the mean over a mask; None: over all entries.
+
+    No tensor's shape depends on the data, which would make the host wait for the GPU.
+
+    >>> float(mean_over(torch.tensor([True, True, False]))(torch.tensor([1.0, 3.0, 99.0])))
+    2.0
+    """
     if mask is None:
         return torch.mean
     count = mask.sum()
@@ -19,18 +24,21 @@ def mean_over(mask: Tensor | None) -> Callable[[Tensor], Tensor]:
 
 
 def policy_terms(
-    dist_class: Any, inputs: Tensor, actions: Tensor, old_inputs: Tensor | None, with_entropy: bool
+    dist_class: type[TorchDistribution], inputs: Tensor, actions: Tensor, old_inputs: Tensor | None, with_entropy: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """log p(a), entropy and KL(old, new) of every row; the latter two only where they are asked for.
+    """Returns the log-probability of the actions, the entropy and KL(old, new) for every row.
 
-    A categorical distribution takes one log-softmax for all three; others are RLlib's.
+    A categorical distribution computes one log-softmax for all three. Other distributions are RLlib's.
 
     Args:
         dist_class: RLlib's class of the action distribution.
         inputs: (..., k) inputs of the distribution now; the leading axes are rows (R,) or sequences (S, T).
         actions: (...,) or (..., d).
-        old_inputs: (..., k) inputs at the time of sampling; None: no KL is asked for.
-        with_entropy: whether the entropy is asked for.
+        old_inputs: (..., k) inputs at the time of sampling; None: no KL is computed.
+        with_entropy: whether to compute the entropy.
+
+    Returns:
+        Three tensors (...,); None for an entropy or KL that is not computed.
     """
     if dist_class is not TorchCategorical:
         dist = dist_class.from_logits(inputs)
@@ -46,7 +54,14 @@ def policy_terms(
 
 
 def explained_variance(targets: Tensor, errors: Tensor, values: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:
-    """1 - Var[target - V] / Var[target], at least -1 (RLlib's `explained_variance`, over the rows that count)."""
+    """Returns 1 - Var[target - V] / Var[target], at least -1: RLlib's `explained_variance` with masked means.
+
+    Args:
+        targets: (...,).
+        errors: (...,) squared errors of the values.
+        values: (...,) V.
+        mean: see `mean_over`.
+    """
     variance = mean(torch.square(targets - mean(targets)))
     left = mean(errors) - torch.square(mean(targets - values))
     return torch.clamp(1 - left / (variance + 1e-6), min=-1.0)

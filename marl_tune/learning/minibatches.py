@@ -1,4 +1,4 @@
-"""Cuts the train batches of several modules into minibatches: index sets over their tensors, without a copied whole."""
+"""Cuts the train batches of several modules into minibatches, without copying a whole batch."""
 
 from __future__ import annotations
 
@@ -10,27 +10,37 @@ from ray.rllib.core.columns import Columns
 
 from marl_tune.envs.trees import tree_map
 
-Batch = Mapping[str, Any]  # column -> tensor, or dict of tensors, with rows (R, ...), sequences or teams (S, T, ...)
+Batch = Mapping[str, Any]
+# column (RLlib's `Columns`) -> tensor, or dict of tensors: rows (R, ...), sequences or teams (S, T, ...)
 
 
 def minibatches(
     batches: Mapping[str, Batch], num_epochs: int, minibatch_size: int | None, *, shuffle: bool, num_total: int = 0
 ) -> Iterator[tuple[dict[str, Batch], set[str]]]:
-    """Yields minibatches of every module's batch, epoch by epoch, and which modules' last one it is.
+    """Yields the minibatches of all modules, epoch by epoch.
+
+    >>> batches = {"shared": {"actions": torch.arange(6)}}
+    >>> [part["shared"]["actions"].tolist() for part, _ in minibatches(batches, 1, 3, shuffle=False)]
+    [[0, 1, 2], [3, 4, 5]]
 
     Args:
-        batches: module id -> columns; rows (R, ...) or, with a loss mask, sequences or teams (S, T, ...), or states of
-            a critic of A agents (R, A), which stay whole.
+        batches: module id -> batch. With a loss mask, its rows are sequences or teams (S, T, ...), or states of a
+            critic of A agents (R, A). Rows stay whole.
         num_epochs: passes over the batch.
-        minibatch_size: agent-steps of a module in one minibatch; None takes the batch whole. A remainder is spread
-            over the minibatches, so that all of an epoch's are about as large and none is tiny.
-        shuffle: a new order each epoch.
-        num_total: stop after this many and go round until then (several learners must step equally often); 0 means
-            one round per epoch.
+        minibatch_size: agent-steps of a module in one minibatch; None: the whole batch. A remainder is spread over the
+            minibatches of the epoch, so that they have about equal sizes.
+        shuffle: a new order in each epoch; ignored for one epoch.
+        num_total: yield exactly so many minibatches, in several rounds if need be (several learners must take equally
+            many steps); 0: one round per epoch.
+
+    Yields:
+        Module id -> minibatch, and the ids of the modules for which it is the last minibatch.
     """
     if not batches:
         return
-    parts = {m: max(1, round(int(steps_of(b)) / minibatch_size)) if minibatch_size else 1 for m, b in batches.items()}
+    parts = {
+        m: max(1, round(int(num_agent_steps(b)) / minibatch_size)) if minibatch_size else 1 for m, b in batches.items()
+    }
     parts = {m: min(part, len(_rows(batches[m]))) for m, part in parts.items()}
     rounds = max(parts.values())
     total = num_total or num_epochs * rounds
@@ -47,14 +57,14 @@ def minibatches(
         yield minibatch, {m for m in minibatch if number == last[m]}
 
 
-def steps_of(batch: Batch) -> int | torch.Tensor:
-    """Agent-steps of a batch, padding not counted: an int, or an integer scalar on the batch's device."""
+def num_agent_steps(batch: Batch) -> int | torch.Tensor:
+    """Returns the agent-steps of a batch without padding: an int, or an integer scalar on the batch's device."""
     mask = batch.get(Columns.LOSS_MASK)
     return len(batch[Columns.ACTIONS]) if mask is None else mask.sum()
 
 
 def _rows(batch: Batch) -> torch.Tensor:
-    """A column that every batch of its kind has: a critic alone does not act."""
+    """A column that the batch certainly has. The batch of a central critic has no actions, but a mask."""
     return batch[Columns.ACTIONS if Columns.ACTIONS in batch else Columns.LOSS_MASK]
 
 
@@ -65,6 +75,6 @@ def _take(batch: Batch, index: torch.Tensor) -> Batch:
 def _cut(batch: Batch, parts: int, shuffle: bool) -> list[torch.Tensor]:
     """The rows of one epoch as `parts` index sets."""
     rows = _rows(batch)
-    # The CPU's generator, whatever the device: a seed gives the same order everywhere.
+    # The CPU's generator for all devices: a seed gives the same order everywhere.
     order = torch.randperm(len(rows)) if shuffle else torch.arange(len(rows))
     return list(torch.tensor_split(order.to(rows.device), parts))

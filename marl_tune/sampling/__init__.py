@@ -1,4 +1,4 @@
-"""From a world and its modules to episodes: env runners, rollouts, fragments, episode metrics.
+"""From an environment and its modules to episodes: env runners, rollouts, fragments, metrics of episodes.
 
-Knows no algorithm and no sweep.
+This package knows no algorithm and no sweep.
 """

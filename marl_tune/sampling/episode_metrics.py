@@ -1,4 +1,4 @@
-"""What ended episodes tell: their records, and the metrics that runners report."""
+"""Records of finished episodes, and the metrics that env runners report about them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import TypeVar, cast
 
 import numpy as np
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_LEN_MEAN, EPISODE_RETURN_MEAN
@@ -15,18 +15,44 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from marl_tune.envs.agent_group import AgentGroup
 from marl_tune.results.metrics import COPY, RETURN_MEAN_AGENT, RETURN_SUM_TEAM
 
-LIFETIME = "_lifetime"  # how RLlib's names of counts end that are never reset
+LIFETIME = "_lifetime"  # end of RLlib's names of counters that are never reset
+Item = TypeVar("Item")
+Returns = TypeVar("Returns", float, np.ndarray)
 
 
-def by_runner(items: Any) -> list[Any]:
-    """What the runners told under one key, in the order of their numbers: [(number, item), …] -> [item, …]."""
+@dataclass
+class EpisodeRecord:
+    """One finished episode of one copy of the environment; returns are extrinsic and undiscounted.
+
+    >>> returns, modules = {"ant_0": 1.0, "ant_1": 2.0}, {"ant_0": "shared", "ant_1": "shared"}
+    >>> record = EpisodeRecord("e1", 0, 20, returns, {"shared": 3.0}, modules, metrics={"food": 3.0}, seconds=0.1)
+    >>> metrics_by_episode([record])["env_runners/food"].tolist()
+    [3.0]
+    """
+
+    id: str
+    copy: int
+    length: int  # timesteps
+    returns: dict[str, float]  # agent -> return; of groups whose rewards count
+    module_returns: dict[str, float]  # module -> sum over the agents that it acted for
+    modules: dict[str, str]  # agent -> module; {} if a module got other weights during the episode
+    metrics: dict[str, float]  # the environment's own
+    seconds: float
+
+
+def by_runner(items: tuple[int, Item] | list[tuple[int, Item]]) -> list[Item]:
+    """Sorts what the runners reported under one key by runner: [(number of the runner, item), …] -> [item, …]."""
     of_runners = [items] if isinstance(items, tuple) else items  # RLlib takes a lone item out of its list
     return [item for _, item in sorted(of_runners, key=itemgetter(0))]
 
 
-def by_episode(records: Sequence[EpisodeRecord]) -> dict[str, np.ndarray]:
-    """What a result has the means of, episode by episode: name in the result -> (episodes,), NaN where not measured;
-    `COPY` -> its copy of the world."""
+def metrics_by_episode(records: Sequence[EpisodeRecord]) -> dict[str, np.ndarray]:
+    """Returns, for each metric of which a result has the mean, its value in every episode.
+
+    Returns:
+        Name in the result -> (episodes,), NaN where an episode did not measure it; and `COPY` -> (episodes,) the copy
+        of the environment that played the episode.
+    """
     teams = np.array([sum(record.returns.values()) for record in records])
     names = sorted({name for record in records for name in record.metrics})
     of_runners = {EPISODE_RETURN_MEAN: teams, EPISODE_LEN_MEAN: np.array([float(record.length) for record in records])}
@@ -38,10 +64,12 @@ def by_episode(records: Sequence[EpisodeRecord]) -> dict[str, np.ndarray]:
 
 
 def forget_world(metrics: MetricsLogger, *section: str) -> None:
-    """Deletes what RLlib goes on reporting of a world that is gone: means of its episodes, counts of its agents.
+    """Deletes metrics of an environment that was replaced, which RLlib would report further: means of its episodes and
+    counts of its agents.
 
     Args:
-        section: the keys under which a runner's numbers stand, none in its own logger.
+        metrics: the logger.
+        section: nested keys under which the runner's metrics stand; none in a runner's own logger.
     """
     numbers = metrics.stats
     for key in section:
@@ -50,28 +78,17 @@ def forget_world(metrics: MetricsLogger, *section: str) -> None:
         metrics.delete(*section, name)
 
 
-@dataclass
-class EpisodeRecord:
-    """One finished episode of one copy of the world; returns are extrinsic and undiscounted."""
+def group_returns(groups: Sequence[AgentGroup], returns: Mapping[str, Returns]) -> dict[str, Returns]:
+    """Returns the mean return of each group under the name `<group>_return_mean`, if there are several groups.
 
-    id: str
-    copy: int
-    length: int
-    returns: dict[str, float]  # agent -> return; of groups that count
-    module_returns: dict[str, float]  # module -> sum over the agents that it acted for
-    modules: dict[str, str]  # agent -> module; {} where one was replaced by another while it played
-    metrics: dict[str, float]  # the world's own
-    seconds: float
-
-
-def group_returns(groups: Sequence[AgentGroup], returns: Mapping[str, Any]) -> dict[str, Any]:
-    """`<group>_return_mean` -> mean over the group's agents, where there are several groups: one number for all would
-    say little of sides that play against each other.
+    One number for all groups would say little if they play against each other.
 
     Args:
-        returns: agent -> return of an episode, or of several.
+        groups: the environment's groups.
+        returns: agent -> return of one episode, or (episodes,) returns.
     """
     counted = [group for group in groups if group.counted]
     if len(counted) == 1:
         return {}
-    return {f"{g.name}_return_mean": sum(returns[agent] for agent in g.agents) / len(g.agents) for g in counted}
+    sums = {group.name: cast(Returns, sum(returns[agent] for agent in group.agents)) for group in counted}
+    return {f"{group.name}_return_mean": sums[group.name] / len(group.agents) for group in counted}

@@ -1,31 +1,34 @@
-"""A fragment of experience: arrays that are filled step by step, and cut into RLlib's episodes at the end."""
+"""A fragment of experience: arrays that are filled step by step, and cut into episode pieces at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from marl_tune.envs.agent_group import AgentGroup, Observations
 from marl_tune.envs.trees import Array, empty, joined, tree_map
-from marl_tune.sampling.episode_pieces import Segment, lean_episode
+from marl_tune.sampling.episode_pieces import Segment, make_piece
 from marl_tune.sampling.global_states import STATE_ROWS, StateRows
-from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS, SequenceStarts
-
-if TYPE_CHECKING:  # marl_tune.sampling.policies reads fragments' pieces
-    from marl_tune.sampling.policies import Arrays, Decision
-
-    # (...): the state of the world after the last step, where the episode ended with it and states are recorded
+from marl_tune.sampling.policies import Arrays, Decision
+from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS, NamedStates, SequenceStarts
 
 
 class Fragment:
-    """T steps of B copies: for each group and column an array (B, N, T, ...), time last so that an agent's steps lie
-    side by side.
+    """T steps of B copies: one array (B, N, T, ...) for each group and column.
+
+    Time is the last of the three axes, so that the steps of one agent lie side by side in memory.
+
+    >>> from marl_tune.envs import default_config, make_world
+    >>> world = make_world(default_config("ant_colony", n_agents=2), num_envs=3)
+    >>> fragment = Fragment(world.groups, num_steps=5, num_envs=3, max_seq_len={})
+    >>> fragment.write_observations(0, world.reset([1, 2, 3]))
+    >>> fragment.observations["ants"].shape[:3], fragment.rewards["ants"].shape
+    ((3, 2, 6), (3, 2, 5))
 
     Args:
-        groups: the world's agent groups.
+        groups: the environment's agent groups.
         num_steps: T.
         num_envs: B.
         max_seq_len: stateful module -> steps of a training sequence.
@@ -33,13 +36,13 @@ class Fragment:
 
     def __init__(self, groups: Sequence[AgentGroup], num_steps: int, num_envs: int, max_seq_len: Mapping[str, int]):
         self.groups, self.num_steps, self.num_envs, self.max_seq_len = groups, num_steps, num_envs, max_seq_len
-        self.observations: dict[str, Arrays] = {}  # (B, N, T + 1, ...)
+        self.observations: dict[str, Arrays] = {}  # group -> (B, N, T + 1, ...)
         self.rewards = {g.name: np.empty((num_envs, len(g.agents), num_steps), np.float32) for g in groups}
-        self.columns: dict[str, dict[str, np.ndarray]] = {g.name: {} for g in groups}
-        self.world: Array | None = None  # (B, T + 1, ...) states of the world, where they are recorded
+        self.columns: dict[str, Decision] = {g.name: {} for g in groups}  # group -> column -> (B, N, T, ...)
+        self.global_states: Array | None = None  # (B, T + 1, ...) if they are recorded
 
-    def put(self, t: int, decisions: dict[str, Decision], rewards: dict[str, np.ndarray]) -> None:
-        """Writes what was done in step t, and what it was worth."""
+    def write_step(self, t: int, decisions: Mapping[str, Decision], rewards: Mapping[str, np.ndarray]) -> None:
+        """Writes the decisions (B, N, ...) and rewards (B, N) of step t of each group."""
         for group in self.groups:
             self.rewards[group.name][:, :, t] = rewards[group.name]
             columns = self.columns[group.name]
@@ -48,72 +51,72 @@ class Fragment:
                     columns[name] = np.empty((*value.shape[:2], self.num_steps, *value.shape[2:]), value.dtype)
                 columns[name][:, :, t] = value
 
-    def see(self, t: int, observations: Observations) -> None:
-        """Writes what is seen before step t; t = T for what is seen after the last."""
+    def write_observations(self, t: int, observations: Observations) -> None:
+        """Writes the observations before step t; t = T for those after the last step."""
         for group in self.groups:
             seen = observations[group.name]
             if group.name not in self.observations:
                 self.observations[group.name] = tree_map(self._empty_like, seen)
             tree_map(lambda store, a: _write(store, t, a), self.observations[group.name], seen)
 
-    def see_world(self, t: int, states: Array) -> None:
-        """Writes the copies' states (B, ...) before step t; t = T for those after the last."""
-        if self.world is None:
-            self.world = empty((len(states), self.num_steps + 1, *states.shape[1:]), states)
-        self.world[:, t] = states
+    def write_global_states(self, t: int, states: Array) -> None:
+        """Writes the global states (B, ...) before step t; t = T for those after the last step."""
+        if self.global_states is None:
+            self.global_states = empty((len(states), self.num_steps + 1, *states.shape[1:]), states)
+        self.global_states[:, t] = states
 
     def _empty_like(self, array: Array) -> Array:
         return empty((*array.shape[:2], self.num_steps + 1, *array.shape[2:]), array)
 
     def pieces(self, segments: Sequence[Segment]) -> list[SingleAgentEpisode]:
-        """One numpy episode per agent and segment."""
-        return [piece for segment in segments for piece in self._pieces(segment)]
+        """Returns one piece for each segment and agent."""
+        return [piece for segment in segments for piece in self._pieces_of(segment)]
 
-    def _pieces(self, segment: Segment) -> list[SingleAgentEpisode]:
-        pieces, place = [], dict.fromkeys(segment.states, 0)
+    def _pieces_of(self, segment: Segment) -> list[SingleAgentEpisode]:
+        pieces, agents_so_far = [], dict.fromkeys(segment.states, 0)  # stateful module -> agents
         rows = self._state_rows(segment)
         for group in self.groups:
             for column, (agent, module_id) in enumerate(zip(group.agents, segment.modules[group.name], strict=True)):
-                piece = self._piece(segment, group.name, column)
-                piece.agent_id, piece.module_id = agent, module_id
-                piece.id_ = f"{segment.episode}_{agent}"
+                seen, steps = self._observations_of(segment, group.name, column), slice(segment.start, segment.stop)
+                columns = {n: array[segment.copy, column, steps] for n, array in self.columns[group.name].items()}
+                rewards = self.rewards[group.name][segment.copy, column, steps]
+                piece = make_piece(segment, agent, module_id, seen, columns, rewards)
                 if module_id in segment.states:
-                    states = _stacked(segment.states[module_id], place[module_id])
+                    states = _states_of_agent(segment.states[module_id], agents_so_far[module_id])
                     piece.custom_data[SEQUENCE_STARTS] = SequenceStarts(states, self.max_seq_len[module_id])
-                    place[module_id] += 1
+                    agents_so_far[module_id] += 1
                 if rows is not None:
                     piece.custom_data[STATE_ROWS] = rows
                 pieces.append(piece)
         return pieces
 
     def _state_rows(self, segment: Segment) -> StateRows | None:
-        """The states of a segment, one object for all its pieces."""
-        if self.world is None:
+        """The global states of a segment, one object for all its pieces."""
+        if self.global_states is None:
             return None
         steps = segment.stop - segment.start
-        states = self.world[segment.copy, segment.start : segment.stop + 1]
-        if segment.last_world is not None:
-            states = joined(states[:steps], segment.last_world[None])
+        states = self.global_states[segment.copy, segment.start : segment.stop + 1]
+        if segment.last_global_state is not None:
+            states = joined(states[:steps], segment.last_global_state[None])
         return StateRows(states, np.arange(steps + 1))
 
-    def _piece(self, segment: Segment, group: str, column: int) -> SingleAgentEpisode:
+    def _observations_of(self, segment: Segment, group: str, column: int) -> Arrays:
+        """The observations (T + 1, ...) of one agent in a segment of T steps."""
         b, steps = segment.copy, slice(segment.start, segment.stop)
         if group in segment.last:
-            seen = tree_map(
+            return tree_map(
                 lambda store, last: joined(store[b, column, steps], last[column, None]),
                 self.observations[group],
                 segment.last[group],
             )
-        else:
-            with_next = slice(segment.start, segment.stop + 1)
-            seen = tree_map(lambda store: store[b, column, with_next], self.observations[group])
-        columns = {name: array[b, column, steps] for name, array in self.columns[group].items()}
-        return lean_episode(segment, seen, columns, self.rewards[group][b, column, steps])
+        with_next = slice(segment.start, segment.stop + 1)
+        return tree_map(lambda store: store[b, column, with_next], self.observations[group])
 
 
 def _write(store: Array, t: int, values: Array) -> None:
     store[:, :, t] = values
 
 
-def _stacked(states: list[dict[str, np.ndarray]], place: int) -> dict[str, np.ndarray]:
-    return {name: np.stack([state[name][place] for state in states]) for name in states[0]}
+def _states_of_agent(states: list[NamedStates], number: int) -> NamedStates:
+    """The states of the module's agent of this number at all sequence starts: name -> (starts, ...)."""
+    return {name: np.stack([state[name][number] for state in states]) for name in states[0]}

@@ -1,21 +1,20 @@
-"""From finished episodes to games: which module played which side, and what each side got."""
+"""From finished episodes to games: which module played which side, and the return of each side."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from marl_tune.sampling.episode_metrics import EpisodeRecord
 from marl_tune.sharing.policy_map import PolicyMap
 
-WIN, DRAW, LOSS = 1.0, 0.5, 0.0
+WIN, DRAW, LOSS = 1.0, 0.5, 0.0  # results of a game for one side
 
 
 def games_of(records: Sequence[EpisodeRecord], policy_map: PolicyMap) -> Games:
-    """The games among these episodes; left out are those in which a module was replaced by another one."""
+    """Returns the games among these episodes. An episode in which a module got other weights is no game."""
     assert policy_map.matchmaker is not None
     sides = policy_map.matchmaker.sides
     number = {module_id: n for n, module_id in enumerate(policy_map.module_ids)}
@@ -31,29 +30,50 @@ def games_of(records: Sequence[EpisodeRecord], policy_map: PolicyMap) -> Games:
 
 @dataclass(frozen=True)
 class Games:
-    """Finished games, oldest first."""
+    """Finished games, oldest first.
+
+    >>> games = Games(players=np.array([[0, 1]]), returns=np.array([[1.0, -1.0]]), lengths=np.array([9]))
+    >>> len(games), result_of(*games.returns[0])  # module 0 has won
+    (1, 1.0)
+    """
 
     players: np.ndarray  # (games, sides) int: number of the module that played the side
-    returns: np.ndarray  # (games, sides) float: extrinsic, summed over the side's agents
-    lengths: np.ndarray  # (games,) int: steps of the world
+    returns: np.ndarray  # (games, sides) float: extrinsic return, summed over the side's agents
+    lengths: np.ndarray  # (games,) int: timesteps
 
     def __len__(self) -> int:
         return len(self.lengths)
 
 
 def result_of(own: float, other: float) -> float:
-    """The result of a side with the return `own` against one with `other`."""
+    """Returns WIN, DRAW or LOSS for a side with the return `own` against a side with the return `other`."""
     if own == other:
         return DRAW
     return WIN if own > other else LOSS
 
 
-def returns_of(sides: Iterable[Sequence[str]], returns: Mapping[str, Any]) -> np.ndarray:
-    """(sides, ...) sum of its agents' returns; `returns`: agent -> number, or (games,)."""
+def returns_of(sides: Iterable[Sequence[str]], returns: Mapping[str, float] | Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns the return of each side, the sum over its agents.
+
+    Args:
+        sides: the agents of each side.
+        returns: agent -> return of one game, or (games,) returns.
+
+    Returns:
+        (sides,), or (sides, games).
+    """
     return np.array([sum(returns[agent] for agent in agents) for agents in sides])
 
 
 def results_of(returns: np.ndarray, side: int) -> np.ndarray:
-    """(games,) mean result of a side against each of the others, [0, 1]. `returns`: (sides, games)."""
+    """Returns the mean result of a side against each of the other sides, game by game.
+
+    Args:
+        returns: (sides, games).
+        side: number of the side.
+
+    Returns:
+        (games,) in [0, 1].
+    """
     others = np.delete(returns, side, axis=0)
     return np.mean(np.where(returns[side] > others, WIN, np.where(returns[side] == others, DRAW, LOSS)), axis=0)

@@ -1,7 +1,7 @@
-"""The state of the world beside what an agent saw: stored once a step of a copy, not once an agent.
+"""The global state of the environment, stored with episode pieces: once per step of a copy, not once per agent.
 
-A segment of a copy has one array of states. All pieces that are cut from it hold that same array, so that a list of
-them, also a pickled one, holds it once; and each says which of its rows belong to its own observations.
+A segment of a copy has one array of states. All pieces of the segment refer to this one array, so a list of pieces (a
+pickled one, too) holds it once. Each piece says which rows of the array belong to its own observations.
 """
 
 from __future__ import annotations
@@ -19,21 +19,27 @@ STATE_ROWS = "state_rows"  # key of SingleAgentEpisode.custom_data: a StateRows
 
 @dataclass
 class StateRows:
-    """The states at the observations of one piece."""
+    """The global states at the observations of one piece.
+
+    >>> rows = StateRows(array=np.array([[0.0], [1.0], [2.0], [3.0]]), index=np.arange(4))  # of a piece of 3 steps
+    >>> last_step = rows.of_steps(2, 3)
+    >>> last_step.array[last_step.index].tolist()
+    [[2.0], [3.0]]
+    """
 
     array: Array  # (rows, ...) states of a copy, shared with the other pieces of the segment
-    index: np.ndarray  # (T + 1,) the row that was the present state at each observation of the piece
+    index: np.ndarray  # (T + 1,) for each observation of the piece the row of its state
 
     def of_steps(self, first: int, stop: int) -> StateRows:
-        """Those of a part of the piece, by its steps."""
+        """Returns those of the steps [first, stop) of the piece."""
         return StateRows(self.array, self.index[first : stop + 1])
 
 
 def state_rows(piece: SingleAgentEpisode) -> StateRows:
-    """The states of a piece.
+    """Returns the global states of a piece.
 
     Raises:
-        ValueError: if it was sampled without them.
+        ValueError: if the piece was sampled without them.
     """
     if STATE_ROWS in piece.custom_data:
         return piece.custom_data[STATE_ROWS]
@@ -41,12 +47,12 @@ def state_rows(piece: SingleAgentEpisode) -> StateRows:
 
 
 def bring_states_to_host(pieces: Sequence[SingleAgentEpisode]) -> None:
-    """Turns states on a GPU into arrays of NumPy's, each once; in place."""
-    there: dict[int, np.ndarray] = {}
+    """Replaces states on a GPU by NumPy arrays, in place. Pieces that shared an array share its copy."""
+    on_cpu: dict[int, np.ndarray] = {}  # id of an array -> its copy
     for piece in pieces:
         rows = piece.custom_data.get(STATE_ROWS)
-        if rows is not None and id(rows.array) not in there:
+        if rows is not None and id(rows.array) not in on_cpu:
             host = on_host(rows.array)
-            there[id(rows.array)] = there[id(host)] = host
+            on_cpu[id(rows.array)] = on_cpu[id(host)] = host
         if rows is not None:
-            rows.array = there[id(rows.array)]
+            rows.array = on_cpu[id(rows.array)]

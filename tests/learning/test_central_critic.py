@@ -11,7 +11,7 @@ from test_train_batch import by_definition
 
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.envs.ant_colony import AntColony
-from marl_tune.learning.central_critic import CriticSettings, learnable
+from marl_tune.learning.central_critic import CriticSettings, normalise_targets
 from marl_tune.learning.central_critic_loss import critic_loss
 from marl_tune.learning.minibatches import minibatches
 from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
@@ -99,7 +99,7 @@ def test_values_targets_and_advantages_are_by_definition(tiny, module, actors):
     pieces = fragments[2]
     batches = batch_of(rollout, critic, pieces, reward_scale=0.5)
     targets, states = {}, {}
-    for module_id in rollout.policies.map.modules:
+    for module_id in rollout.policies.policy_map.modules:
         advantages = []
         for piece in (p for p in pieces if p.module_id == module_id):
             rows, column = piece.custom_data[STATE_ROWS], int(piece.agent_id.removeprefix("ant_"))
@@ -245,7 +245,7 @@ def test_targets_are_normalised_by_what_acted(critic):
         "other": 5,
     }
     before = critic.moments.weight.clone()
-    learned = learnable(critic, batch, distributed=False)
+    learned = normalise_targets(critic, batch, distributed=False)
     assert critic.moments.weight > before
     mean = (7.0 * DECAY + 2.0) / (DECAY + 1)  # two batches of nearly the same weight: 7 and the mean of 1, 2, 3
     assert float(critic.moments.mean) == pytest.approx(mean, rel=1e-4)

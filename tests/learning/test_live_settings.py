@@ -59,7 +59,7 @@ CLONE = {
 def seen(monkeypatch):
     """What the loss, the batch and the optimizer read, update by update."""
     record: dict[str, list] = {name: [] for name in ("loss", "curiosity", "clip", "batch", "adam", "steps")}
-    whole_loss, batch, adam = Ppo._loss, EpisodesToTrainBatch.__call__, torch.optim.Adam.step
+    whole_loss, batch, adam = Ppo.module_loss, EpisodesToTrainBatch.__call__, torch.optim.Adam.step
 
     def watched_whole_loss(self, module_id, *args):
         record["curiosity"].append({"module.icm_loss_weight": self.module[module_id].unwrapped().loss_weight})
@@ -108,7 +108,7 @@ def seen(monkeypatch):
 
     monkeypatch.setattr("marl_tune.algorithms.ppo.ppo_loss", watched_loss)
     monkeypatch.setattr("marl_tune.learning.on_policy_learner.clip_and_check", watched_clip)
-    monkeypatch.setattr(Ppo, "_loss", watched_whole_loss)
+    monkeypatch.setattr(Ppo, "module_loss", watched_whole_loss)
     monkeypatch.setattr(EpisodesToTrainBatch, "__call__", watched_batch)
     monkeypatch.setattr(torch.optim.Adam, "step", watched_adam)
     return record

@@ -11,7 +11,7 @@ from marl_tune.algorithms.ppo_loss import PpoSettings, ppo_loss
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
-from marl_tune.learning.minibatches import minibatches, steps_of
+from marl_tune.learning.minibatches import minibatches, num_agent_steps
 from marl_tune.learning.team_rows import TeamRows
 from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.modules.communication import MESSAGE_NOISE
@@ -87,7 +87,7 @@ def test_targets_and_advantages_are_of_the_teams_values(tiny, kind):
 
 def test_minibatches_keep_teams_whole_and_count_agents(tiny):
     batch, module, _, _ = learned(tiny, *DISCRETE)
-    assert int(steps_of(batch)) == 27 * 4
+    assert int(num_agent_steps(batch)) == 27 * 4
     with torch.no_grad():
         whole = module._forward_train(batch)["action_dist_inputs"]
         known = {row.numpy().tobytes(): inputs for row, inputs in zip(batch["obs"], whole, strict=True)}
@@ -157,8 +157,8 @@ def test_rows_of_several_groups_are_ordered_by_copy():
     """Group by group, copy by copy: two agents of one group and one of another in three copies."""
     copies = np.array([0, 0, 1, 1, 2, 2, 0, 1, 2])
     order, rows = TeamOrder("m", copies, 3), torch.arange(9)
-    assert order.teams(rows).tolist() == [[0, 1, 6], [2, 3, 7], [4, 5, 8]]
-    assert torch.equal(order.rows(order.teams(rows)), rows)
+    assert order.to_teams(rows).tolist() == [[0, 1, 6], [2, 3, 7], [4, 5, 8]]
+    assert torch.equal(order.to_rows(order.to_teams(rows)), rows)
     one_group = TeamOrder("m", np.array([0, 0, 1, 1]), 2)
     assert one_group.teams(torch.arange(4)).tolist() == [[0, 1], [2, 3]]
     with pytest.raises(ValueError, match="module m must act for the same 2 agents in every copy"):

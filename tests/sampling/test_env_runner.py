@@ -52,7 +52,7 @@ def draws_that_depend_on_the_row_only(monkeypatch):
         return actions, dist.logp(actions)
 
     monkeypatch.setattr(TorchCategorical, "sample", sample)
-    monkeypatch.setattr("marl_tune.sampling.policies.draw", draw)  # which draws without RLlib's objects
+    monkeypatch.setattr("marl_tune.sampling.policies.sample_actions", draw)  # which draws without RLlib's objects
 
 
 def sample_both(ours, theirs, steps):

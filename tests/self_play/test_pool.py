@@ -147,7 +147,7 @@ def test_sides_alternate_in_every_copy():
     assignment = Assignment(who, num_envs=3, seed=0)
     seen = []
     for _ in range(10):
-        seen.append([assignment.owner["players"][b].tolist() for b in range(3)])
+        seen.append([assignment.module_numbers["players"][b].tolist() for b in range(3)])
         assignment.begin_episodes(np.array([0, 2]))
     x, o = [0, 0, 1], [1, 1, 0]  # main is module 0
     assert [row[0] for row in seen] == [x, o] * 5

@@ -1,1 +1,1 @@
-"""Rollouts of worlds whose agents take turns, die or join."""
+"""Sampling of environments where agents take turns, die or join."""

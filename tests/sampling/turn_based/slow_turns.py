@@ -16,7 +16,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from marl_tune.envs.agent_group import AgentGroup, Observations
 from marl_tune.envs.trees import tree_map
 from marl_tune.envs.world import STAYS, TERMINATED
-from marl_tune.sampling.episode_pieces import Segment, lean_episode
+from marl_tune.sampling.episode_pieces import Segment, make_piece
 from marl_tune.sampling.policies import Arrays, Decision, Policies
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS, SequenceStarts
 from marl_tune.sampling.rollout import Rollout
@@ -64,9 +64,8 @@ class Track:
         segment = Segment(0, 0, steps, self.t_started, episode, {}, how == TERMINATED, how not in (STAYS, TERMINATED))
         observations = tree_map(lambda *rows: np.stack(rows), *self.observations[:steps], seen)
         columns = {name: np.stack([each[name] for each in self.columns[:steps]]) for name in self.columns[0]}
-        piece = lean_episode(segment, observations, columns, np.array(self.rewards[:steps], np.float32))
-        piece.agent_id, piece.module_id = self.agent, self.module_id
-        piece.id_ = f"{episode}_{self.agent}"
+        rewards = np.array(self.rewards[:steps], np.float32)
+        piece = make_piece(segment, self.agent, self.module_id, observations, columns, rewards)
         if state:
             starts = [*self.states[: -(-steps // self.max_seq_len)], *([] if steps % self.max_seq_len else [state])]
             states = {name: np.stack([s[name] for s in starts]) for name in state}
@@ -110,7 +109,7 @@ class Tracks:
         }
 
     def _state(self, copy: int, name: str, column: int) -> State:
-        place = np.array([copy * self.policies.assignment.owner[name].shape[1] + column])
+        place = np.array([copy * self.policies.assignment.module_numbers[name].shape[1] + column])
         for _, _, states in self.policies.states_of_agents(name, place):
             return {key: rows[0] for key, rows in states.items()}
         return {}
@@ -177,7 +176,7 @@ class SlowTurnRollout(Rollout):
         super().__init__(world, policies, max_seq_len, seed)
         self.tracks = Tracks(world.groups, policies, max_seq_len)
         for b in range(world.num_envs):
-            self.tracks.begin(b, self._modules[b])
+            self.tracks.begin(b, self.modules_by_copy[b])
 
     def sample(self, num_steps: int, explore: bool = True) -> list[SingleAgentEpisode]:
         """See `Rollout.sample`; returns one piece per agent and segment in which it has acted."""
@@ -191,22 +190,22 @@ class SlowTurnRollout(Rollout):
             step = self.world.step(actions)
             assert step.left is not None
             self.observations = step.observations
-            self._count(step)
+            self.count_step(step)
             self.tracks.pay(step.rewards)
-            pieces += self.tracks.leave(step.left, self.observations, self._episode_ids)
+            pieces += self.tracks.leave(step.left, self.observations, self.episode_ids)
             done = np.flatnonzero(step.terminated | step.truncated)
             if len(done):
-                self._begin_episodes(done)
+                self.begin_episodes(done)
                 for b in done:
-                    self.tracks.begin(int(b), self._modules[b])
+                    self.tracks.begin(int(b), self.modules_by_copy[b])
         assert self.world.acting is not None
-        return pieces + self.tracks.cut(self.world.acting, self.observations, self._episode_ids)
+        return pieces + self.tracks.cut(self.world.acting, self.observations, self.episode_ids)
 
     def get_state(self) -> dict[str, Any]:
         """See `Rollout.get_state`; decisions whose outcome is open belong to it."""
-        return super().get_state() | {"tracks": deepcopy(self.tracks.tracks), "episodes": list(self._episode_ids)}
+        return super().get_state() | {"tracks": deepcopy(self.tracks.tracks), "episodes": list(self.episode_ids)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """See `Rollout.set_state`."""
         super().set_state(state)
-        self.tracks.tracks, self._episode_ids = deepcopy(state["tracks"]), list(state["episodes"])
+        self.tracks.tracks, self.episode_ids = deepcopy(state["tracks"]), list(state["episodes"])

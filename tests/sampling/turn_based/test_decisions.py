@@ -12,7 +12,7 @@ from turn_world import Bustle
 from marl_tune.config.compose import compose
 from marl_tune.envs import default_config, make_world
 from marl_tune.envs.testing import check_world
-from marl_tune.sampling.action_sampling import draw
+from marl_tune.sampling.action_sampling import sample_actions
 from marl_tune.sampling.policies import Policies
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
 from marl_tune.sampling.turn_based.rollout import TurnRollout
@@ -166,19 +166,19 @@ def test_the_world_of_this_test_keeps_the_contract():
 def test_a_piece_says_when_each_decision_was_made():
     """In a world whose observations tell the time: the step of the fragment, below 0 for an open one of before."""
     rollout = rollout_of(TurnRollout, *CASES["bustle"])
-    cuts = []
+    ended = []
     for group in rollout.decisions.values():
-        group.cut = lambda *seen, cut=group.cut: cuts.append(cut(*seen)) or cuts[-1]
+        group.end_fragment = lambda *seen, end=group.end_fragment: ended.append(end(*seen)) or ended[-1]
     open_before = 0
     for length in (3, 1, 8, 2, 9):
-        cuts.clear()
+        ended.clear()
         rollout.sample(length)
-        for cut in cuts[0]:  # the workers
-            times = cut.piece.observations.data[:, 0]
-            assert len(cut.steps) == len(times) == len(cut.piece) + 1
-            assert (np.diff(cut.steps) == np.diff(times)).all()
-            assert (cut.steps[1:] >= 0).all()
-            open_before += cut.steps[0] < 0
+        for timed in ended[0]:  # the workers
+            times = timed.piece.observations.data[:, 0]
+            assert len(timed.steps) == len(times) == len(timed.piece) + 1
+            assert (np.diff(timed.steps) == np.diff(times)).all()
+            assert (timed.steps[1:] >= 0).all()
+            open_before += timed.steps[0] < 0
     assert open_before > 0
 
 
@@ -190,7 +190,7 @@ def test_categorical_draws_are_rllibs_bit_by_bit(shape):
     logits[:, 1:][torch.rand(shape)[:, 1:] < 0.3] = torch.finfo(torch.float32).min
     for explore in (True, False):
         torch.manual_seed(5)
-        actions, logp = draw(TorchCategorical, logits, explore)
+        actions, logp = sample_actions(TorchCategorical, logits, explore)
         after = torch.rand(3)
         torch.manual_seed(5)
         dist = TorchCategorical.from_logits(logits)
@@ -204,7 +204,7 @@ def test_categorical_draws_are_rllibs_bit_by_bit(shape):
 def test_other_distributions_are_rllibs_own():
     inputs = torch.randn(4, 6)
     torch.manual_seed(1)
-    actions, logp = draw(TorchDiagGaussian, inputs, True)
+    actions, logp = sample_actions(TorchDiagGaussian, inputs, True)
     torch.manual_seed(1)
     dist = TorchDiagGaussian.from_logits(inputs)
     assert torch.equal(actions, dist.sample())
@@ -213,4 +213,4 @@ def test_other_distributions_are_rllibs_own():
 
 def test_logits_that_are_no_numbers_are_an_error():
     with pytest.raises(RuntimeError, match="logits are not finite"):
-        draw(TorchCategorical, torch.tensor([[0.0, float("nan")]]), True)
+        sample_actions(TorchCategorical, torch.tensor([[0.0, float("nan")]]), True)
