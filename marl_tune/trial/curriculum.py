@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from marl_tune.config.errors import unknown
-from marl_tune.envs.curriculum import CurriculumConfig
+from marl_tune.envs.curriculum import CurriculumConfig, curriculum_of
 from marl_tune.results.metrics import COPY, OF_THE_WORLD_ITSELF
 
 
@@ -97,6 +97,16 @@ class Curriculum:
         self.stage, self._ended = state["stage"], set(state["ended"])
         self._values.clear()
         self._values.extend(state["values"])
+
+
+def saved_stage(env: object, state: Mapping[str, Any] | None) -> int:
+    """The stage in which a trial continues from a checkpoint; 0 where it has no curriculum, or the checkpoint had none.
+
+    Args:
+        env: the trial's settings of its world.
+        state: of the `Curriculum` in the checkpoint.
+    """
+    return 0 if curriculum_of(env) is None or state is None else int(state["stage"])
 
 
 def values_of_episodes(
