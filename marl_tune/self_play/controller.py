@@ -15,7 +15,6 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sweep import SweepConfig
-from marl_tune.envs.world import World
 from marl_tune.results.metrics import METRICS, TABLE
 from marl_tune.sampling.games import Games
 from marl_tune.self_play.league import Freeze, scheme
@@ -23,7 +22,7 @@ from marl_tune.self_play.pool import UNTRAINED, Pool
 from marl_tune.self_play.shared_pool import SharedPool, Weights
 from marl_tune.sharing.game_sides import learners_of, slots_of
 from marl_tune.sharing.module_specs import build_policy_map, module_specs
-from marl_tune.sharing.world import build_world
+from marl_tune.sharing.world_facts import world_facts
 
 
 class SelfPlay:
@@ -103,13 +102,11 @@ class SelfPlay:
 
     def _untrained(self) -> Weights:
         """The weights of a policy that has learned nothing, by the sweep's seed."""
-        with build_world(self._sweep, 1) as world, torch.random.fork_rng(devices=[]):
+        policy_map = build_policy_map(self._sweep, world_facts(self._sweep))
+        specs = module_specs(self._sweep, policy_map).rl_module_specs
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed)
-            return self._spec(world).build().get_state()
-
-    def _spec(self, world: World) -> Any:
-        specs = module_specs(self._sweep, build_policy_map(self._sweep, world)).rl_module_specs
-        return specs[self.pool.first.id]  # type: ignore[index]
+            return specs[self.pool.first.id].build().get_state()
 
     def _weights(self, module_id: str) -> Weights:
         component = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}/{module_id}"

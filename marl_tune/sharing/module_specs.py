@@ -22,12 +22,13 @@ from marl_tune.modules.central_critic import CentralCritic
 from marl_tune.sharing.game_sides import learners_of, matchmaker
 from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.sharing.schemes import CRITIC, module_of_agents
+from marl_tune.sharing.world_facts import WorldFacts
 
 MODULE_SETTINGS = "module_settings"  # module id -> model config, whose live fields a running module takes over
 
 
-def build_policy_map(sweep: SweepConfig, world: World) -> PolicyMap:
-    """Who controls whom in this world under the sweep's sharing scheme."""
+def build_policy_map(sweep: SweepConfig, world: World | WorldFacts) -> PolicyMap:
+    """Which modules act for which agents of this world, under the sweep's sharing scheme."""
     matches = matchmaker(world.groups, sweep.sharing)
     return PolicyMap(
         world.groups, module_of_agents(world.groups, sweep.sharing), None if matches is None else matches.draw, matches
@@ -50,8 +51,8 @@ def module_configs(sweep: SweepConfig, policy_map: PolicyMap) -> dict[str, dict[
     return configs
 
 
-def critic_specs(sweep: SweepConfig, world: World) -> dict[str, RLModuleSpec]:
-    """The module that values for all agents, by its id; empty where each module has a critic of its own."""
+def critic_specs(sweep: SweepConfig, world: World | WorldFacts) -> dict[str, RLModuleSpec]:
+    """Module id -> specification of the central critic; empty where each module has a critic of its own."""
     if not isinstance(sweep.sharing, SharedCriticConfig):
         return {}
     agents = [agent for group in world.groups for agent in group.agents]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from probes import learner_of as learner
 
+from marl_tune import envs
 from marl_tune.trial.living_algorithm import only_live_changes
 from marl_tune.trial.trial import trial_number
 
@@ -174,3 +175,24 @@ def test_rllibs_runner_can_take_the_batched_ones_place(trial, tmp_path):
     one.reset({"algorithm.lr": 5e-4, "env.pheromone_decay": 0.5})
     one.restore(str(tmp_path / "here"))
     assert one.train()["agent_steps"] == 1200
+
+
+def test_an_exploit_in_place_builds_no_world(trial, tmp_path, monkeypatch):
+    """PBT's exploit, and a curriculum's config, ask for facts of a world that is known already."""
+    built, make_world = [], envs.make_world
+
+    def counted(config, num_envs):
+        built.append(config)
+        return make_world(config, num_envs)
+
+    donor, clone = trial({"algorithm.lr": 1e-3}, number=0), trial({"algorithm.lr": 2e-3}, number=1)
+    donor.train()
+    clone.train()
+    donor.save(str(tmp_path / "donor"))
+    monkeypatch.setattr(envs, "make_world", counted)
+    clone.reset({"algorithm.lr": 3e-3})
+    clone.restore(str(tmp_path / "donor"))
+    assert built == []
+    clone.reset({"algorithm.lr": 3e-3, "env.pheromone_decay": 0.123})
+    clone.restore(str(tmp_path / "donor"))
+    assert len(built) == 2, "new settings of the world: once for its facts, once for the runner"
