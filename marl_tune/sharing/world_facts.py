@@ -1,7 +1,7 @@
 """Facts of a sweep's world, which is built once to learn them. Needs neither torch nor ray.
 
-The rules of `marl_tune.validation` and every AlgorithmConfig ask here, so a trial that takes over another one's settings
-of the same world builds no world for its config.
+The rules of `marl_tune.validation` and every AlgorithmConfig ask here. So a trial that takes over new settings of its
+algorithm builds no world for its new config.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def world_facts(sweep: SweepConfig) -> WorldFacts:
     """
     managers = repr(sweep.sharing) if isinstance(sweep.sharing, HierarchicalConfig) else ""
     key = repr(sweep.env) + managers
-    if key in _KNOWN:
-        _KNOWN.move_to_end(key)
-        return _KNOWN[key]
+    if key in KNOWN:
+        KNOWN.move_to_end(key)
+        return KNOWN[key]
     try:
         with build_world(sweep) as world:
             takes_turns, each_step = world.acting is not None, agents_per_step(world)
@@ -53,9 +53,9 @@ def world_facts(sweep: SweepConfig) -> WorldFacts:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    _KNOWN[key] = facts
-    if len(_KNOWN) > REMEMBERED:
-        _KNOWN.popitem(last=False)
+    KNOWN[key] = facts
+    if len(KNOWN) > REMEMBERED:
+        KNOWN.popitem(last=False)
     return facts
 
 
@@ -65,4 +65,4 @@ def policy_map_of(sweep: SweepConfig) -> PolicyMap:
     return PolicyMap(groups, module_of_agents(groups, sweep.sharing))
 
 
-_KNOWN: OrderedDict[str, WorldFacts] = OrderedDict()  # settings -> facts, those asked for last at the end
+KNOWN: OrderedDict[str, WorldFacts] = OrderedDict()  # settings -> facts, those asked for last at the end

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-State = Mapping[str, Any]  # what a checkpoint keeps of a follower: plain types and arrays
-Numbers = dict[str, Any]  # a part of a result: nested numbers, and records such as breakthroughs
+from ray.rllib.utils.typing import ResultDict
+
+State = Mapping[str, object]  # what a checkpoint keeps of a follower: plain types and arrays
+Numbers = dict[str, object]  # a part of a result: nested numbers, and records such as breakthroughs
 
 
 @dataclass
@@ -20,7 +22,7 @@ class Iteration:
 
     number: int  # from 1
     agent_steps: int  # of the trial so far
-    sampled: Mapping[str, Any]  # RLlib's result of the env runners
+    sampled: ResultDict  # RLlib's result of the env runners
     report: Numbers  # the trial's result, with what earlier followers have added
 
 

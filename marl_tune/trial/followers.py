@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -27,9 +28,10 @@ from marl_tune.results.metrics import (
 )
 from marl_tune.sampling.episode_metrics import by_runner
 from marl_tune.self_play.controller import SelfPlay
+from marl_tune.self_play.pool import PoolState
 from marl_tune.self_play.shared_pool import SharedPool
-from marl_tune.trial.breakthroughs import BreakthroughDetector
-from marl_tune.trial.curriculum import Curriculum, values_of_episodes
+from marl_tune.trial.breakthroughs import BreakthroughDetector, DetectorState
+from marl_tune.trial.curriculum import Curriculum, CurriculumState, values_of_episodes
 from marl_tune.trial.follower import Follower, Iteration, Numbers, State
 from marl_tune.trial.living_algorithm import LivingAlgorithm
 
@@ -91,9 +93,10 @@ class Opponents(Follower):
         return self.self_play.get_state()
 
     def set_state(self, state: State | None) -> None:
+        """Raises KeyError where the checkpoint has no pool: copies without their names and ratings are of no use."""
         if state is None:
-            raise KeyError("self_play")  # without its ratings and slots a pool cannot go on
-        self.self_play.set_state(state)
+            raise KeyError("self_play")
+        self.self_play.set_state(cast(PoolState, state))
 
 
 class HeldOutEvaluation(Follower):
@@ -141,15 +144,17 @@ class Breakthroughs(Follower):
         """Takes in the finished episodes, runner by runner, each runner's in their order."""
         returns = by_runner(iteration.sampled.get(FINISHED_RETURNS, []))
         events = self.detector.add(np.concatenate(returns)) if returns else []
-        records = {EVENTS: [dataclasses.asdict(event) for event in events]} if events else {}
-        return self.detector.metrics() | records
+        numbers: Numbers = dict(self.detector.metrics())
+        if events:
+            numbers[EVENTS] = [dataclasses.asdict(event) for event in events]
+        return numbers
 
     def get_state(self) -> State:
         return self.detector.get_state()
 
     def set_state(self, state: State | None) -> None:
         if state is not None:
-            self.detector.set_state(state)
+            self.detector.set_state(cast(DetectorState, state))
 
 
 class Stages(Follower):
@@ -183,7 +188,7 @@ class Stages(Follower):
 
     def set_state(self, state: State | None) -> None:
         if state is not None:
-            self.curriculum.set_state(state)
+            self.curriculum.set_state(cast(CurriculumState, state))
 
 
 FOLLOWERS: dict[str, Callable[[Followed], Follower | None]] = {  # name of its state in a checkpoint -> what makes it

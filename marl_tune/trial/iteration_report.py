@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
@@ -14,6 +12,7 @@ from ray.rllib.utils.metrics import (
     EPISODE_RETURN_MEAN,
     LEARNER_RESULTS,
 )
+from ray.rllib.utils.typing import ResultDict
 
 from marl_tune.results.metrics import (
     COUNT,
@@ -29,14 +28,13 @@ from marl_tune.results.metrics import (
 )
 from marl_tune.trial.follower import Numbers
 
-Result = Mapping[str, Any]  # RLlib's: nested, with numbers, arrays and lists at its leaves
 ORDER = (  # of a result's keys, and so of the columns in progress.csv; any others follow
     *("env_steps", "agent_steps", "evaluation", "steps_per_s", RETURN_MEAN_AGENT, RETURN_SUM_TEAM, COUNT, FREQUENCY),
     *(EVENTS, METRICS, TABLE, "env_runners", "learners", "seconds", CURRICULUM, STAGE_CHANGE),
 )
 
 
-def report_of(result: Result, env_steps: int, agent_steps: int, new_agent_steps: int) -> Numbers:
+def report_of(result: ResultDict, env_steps: int, agent_steps: int, new_agent_steps: int) -> Numbers:
     """The numbers of an iteration that every trial reports.
 
     Args:
@@ -61,7 +59,7 @@ def report_of(result: Result, env_steps: int, agent_steps: int, new_agent_steps:
     }
 
 
-def steps_of(result: Result) -> tuple[int, int]:
+def steps_of(result: ResultDict) -> tuple[int, int]:
     """Env-steps and agent-steps that RLlib's result of an iteration counts."""
     sampled = result[ENV_RUNNER_RESULTS]
     return int(sampled["num_env_steps_sampled"]), int(sum(sampled["num_agent_steps_sampled"].values()))
@@ -72,13 +70,13 @@ def in_order(report: Numbers) -> Numbers:
     return {key: report[key] for key in ORDER if key in report} | report
 
 
-def _returns(sampled: Result) -> dict[str, float]:
+def _returns(sampled: ResultDict) -> dict[str, float]:
     """Both returns, of agents that count. Tune refuses a result without the metric; NaN: no episode has ended yet."""
     team, of_agents = float(sampled.get(EPISODE_RETURN_MEAN, math.nan)), sampled.get(EPISODE_AGENT_RETURN_MEAN, {})
     return {RETURN_MEAN_AGENT: team / len(of_agents) if of_agents else math.nan, RETURN_SUM_TEAM: team}
 
 
-def _episodes(sampled: Result, learners: dict[str, dict[str, float]]) -> dict[str, float]:
+def _episodes(sampled: ResultDict, learners: dict[str, dict[str, float]]) -> dict[str, float]:
     """RLlib's numbers of the episodes, and the intrinsic return of an agent where there is one."""
     episodes = _scalars(sampled)
     rewards = [numbers[INTRINSIC_REWARD_MEAN] for numbers in learners.values() if INTRINSIC_REWARD_MEAN in numbers]
@@ -88,7 +86,7 @@ def _episodes(sampled: Result, learners: dict[str, dict[str, float]]) -> dict[st
     return episodes
 
 
-def _scalars(values: Result) -> dict[str, float]:
+def _scalars(values: ResultDict) -> dict[str, float]:
     """The plain numbers of one level of RLlib's result."""
     numbers = {}
     for name, value in values.items():
@@ -100,5 +98,5 @@ def _scalars(values: Result) -> dict[str, float]:
     return numbers
 
 
-def _timer(result: Result, name: str) -> float:
+def _timer(result: ResultDict, name: str) -> float:
     return float(result.get("timers", {}).get(name, math.nan))

@@ -15,7 +15,7 @@ from marl_tune.results import checkpoint_files
 from marl_tune.self_play.shared_pool import SharedPool
 from marl_tune.trial import checkpoint
 from marl_tune.trial.curriculum import saved_stage
-from marl_tune.trial.follower import Follower, Iteration
+from marl_tune.trial.follower import Follower, Iteration, Numbers
 from marl_tune.trial.followers import Followed, make_followers
 from marl_tune.trial.iteration_report import in_order, report_of, steps_of
 from marl_tune.trial.living_algorithm import LivingAlgorithm, only_live_changes
@@ -109,7 +109,7 @@ class Trial(tune.Trainable):
 
     # -- Tune's calls ------------------------------------------------------------------------------------------------
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> Numbers:
         """One iteration: one train batch sampled and learned from."""
         if self._fresh:
             self.build()
