@@ -69,7 +69,7 @@ def algorithm_config(sweep: SweepConfig) -> AlgorithmConfig:
             add_default_connectors_to_learner_pipeline=False,
         )
         .multi_agent(
-            policies=set(module_ids),
+            policies=module_ids,
             policies_to_train=_trained(sweep, module_ids),
             policy_mapping_fn=partial(_module_of, policy_map.choices),
             count_steps_by="agent_steps",
