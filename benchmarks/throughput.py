@@ -39,12 +39,12 @@ class BareTrial(Trial):
 
     def iterate(self) -> int:
         """One iteration, as Tune asks for it; returns the agent-steps that it sampled."""
-        before = self._agent_steps
+        before = self.agent_steps
         return self.train()["agent_steps"] - before
 
     def phases(self) -> Phases:
         """Hooks into the living algorithm, which the first iteration builds."""
-        return Phases(self._algorithm)
+        return Phases(self.algorithm)
 
 
 def train(sweep: SweepConfig, warmup: int, iterations: int) -> list[Iteration]:

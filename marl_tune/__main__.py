@@ -7,17 +7,21 @@ from marl_tune.config.errors import ConfigError
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run what the command line's `words` (None: this process's) ask for, and return the exit code.
+    """Runs the sweeps of a command line.
 
-    0 all trials finished; 1 some failed; 2 the settings are wrong (one line on stderr, nothing written); 130
-    interrupted. Of several jobs (-m) the worst.
+    Args:
+        words: of the command line; None: those of this process.
+
+    Returns:
+        The exit code. 0: all trials finished. 1: some trials failed. 2: the settings are wrong (one line on stderr,
+        nothing is written). 130: interrupted. Of several jobs (-m) the highest code.
     """
     words = sys.argv[1:] if words is None else words
     try:
         if help.is_asked(words):
             print(help.text())
             return 0
-        # Hydra, Ray and torch are imported where they are needed, so that help and a wrong setting answer at once.
+        # Hydra, Ray and torch are imported only when needed, so that help and a wrong setting answer at once.
         from marl_tune.config.compose import compose
         from marl_tune.validation.validate import validate
 
@@ -31,13 +35,13 @@ def main(words: list[str] | None = None) -> int:
         worst = 0
         for sweep in sweeps:
             worst = max(worst, run(sweep, ["python", "-m", "marl_tune", *words]))
-            if worst == 130:  # interrupted: the jobs that are left are not started
+            if worst == 130:  # interrupted: the remaining jobs are not started
                 break
         return worst
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # before a run has begun
+    except KeyboardInterrupt:  # before a run began
         return 130
 
 

@@ -1,4 +1,4 @@
-"""`python -m marl_tune.evaluate PATH`: plays a trained policy and prints its numbers; starts no Ray cluster."""
+"""`python -m marl_tune.evaluate PATH`: plays a trained policy and prints its numbers. It starts no Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from marl_tune.results.checkpoint_folder import find_policy
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 with one line on stderr when PATH holds no policy or a number is out of range."""
+    """Runs the command.
+
+    Returns:
+        0, or 2 with one line on stderr where PATH has no policy or a number is out of range.
+    """
     arguments = _parser().parse_args(words)
     try:
         if arguments.episodes is not None and arguments.episodes < 1:
@@ -34,15 +38,16 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-Show = Callable[[dict[str, Any]], str]  # an evaluation's numbers as people read them
+Result = dict[str, Any]  # the numbers of an evaluation, in JSON's types
+Show = Callable[[Result], str]  # numbers -> text for a terminal
 
 
-def _alone(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], Show]:
-    """What the policy earns where it plays all agents."""
+def _alone(folder: Path, arguments: argparse.Namespace) -> tuple[Result, Show]:
+    """The returns of the policy where it plays all agents."""
     return evaluate(folder, arguments.episodes, arguments.seed, arguments.explore), _table
 
 
-def _against(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], Show]:
+def _against(folder: Path, arguments: argparse.Namespace) -> tuple[Result, Show]:
     """Wins, draws and losses against a scripted player, and how they are shown."""
     from marl_tune.cluster.ray_quiet import quiet_ray
 
@@ -53,16 +58,15 @@ def _against(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any
     return play_against(folder, arguments.against, arguments.episodes, arguments.seed, explore), as_table
 
 
-def evaluate(
-    folder: Path, episodes: int | None = None, seed: int | None = None, explore: bool | None = None
-) -> dict[str, Any]:
+def evaluate(folder: Path, episodes: int | None = None, seed: int | None = None, explore: bool | None = None) -> Result:
     """Plays the policy of a checkpoint folder.
 
     Args:
-        episodes: how many; default: as many as its sweep's selection played.
-        seed: of the first episode, the next has the next seed; default: the selection's, so that the printed numbers
-            are the sweep's.
-        explore: whether actions are drawn from the policy, rather than the most likely taken; default: the selection's.
+        folder: of the checkpoint.
+        episodes: number of episodes; default: that of the sweep's selection.
+        seed: of the first episode; the next episode has the next seed. Default: the selection's seed, so that the
+            numbers equal those of the sweep.
+        explore: True: actions are drawn from the policy; False: the most likely is taken; default: as in selection.
 
     Returns:
         The numbers of `marl_tune.evaluation.selection.describe`, with `checkpoint`, `metric`, `seed` and `explore`.
@@ -83,7 +87,7 @@ def evaluate(
     return about | describe(evaluation, sweep.search.metric, rules)
 
 
-def _table(result: dict[str, Any]) -> str:
+def _table(result: Result) -> str:
     width = max(map(len, result))
     low, high = result["ci95"]
     shown = result | {"ci95": f"[{low:.4g}, {high:.4g}]"}

@@ -13,7 +13,7 @@ from marl_tune.sharing.world import build_world
 
 def learner_of(trial):
     """The learner inside a trial that learns in its own process."""
-    return trial._algorithm.learner_group._learner
+    return trial.algorithm.learner_group._learner
 
 
 class Unwrapped:

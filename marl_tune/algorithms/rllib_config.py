@@ -17,7 +17,6 @@ from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.trial_budget import counted_batch, fragment_length
 from marl_tune.config.trial_resources import runner_cpus
-from marl_tune.envs.world import agents_per_step
 from marl_tune.learning.central_critic import CriticSettings
 from marl_tune.learning.live_settings import CENTRAL_CRITIC, COMPILE, OPTIMIZER, PRECISION, REWARD_SCALE
 from marl_tune.sampling.env_runner import WITH_STATE, BatchedEnvRunner
@@ -26,16 +25,16 @@ from marl_tune.sharing.module_specs import MODULE_SETTINGS, build_policy_map, cr
 from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.sharing.schemes import CRITIC
 from marl_tune.sharing.world import build_world
+from marl_tune.sharing.world_facts import world_facts
 
 RUNNERS = {"batched": BatchedEnvRunner, "rllib": RllibEnvRunner}
 
 
 def algorithm_config(sweep: SweepConfig) -> AlgorithmConfig:
     """The AlgorithmConfig of one trial; every number in it comes from `sweep`."""
-    with build_world(sweep, 1) as world:
-        policy_map = build_policy_map(sweep, world)
-        num_agents, takes_turns, least = agents_per_step(world), world.acting is not None, world.least_acting
-        critic = critic_specs(sweep, world)
+    facts = world_facts(sweep)
+    policy_map, critic = build_policy_map(sweep, facts), critic_specs(sweep, facts)
+    num_agents, takes_turns, least = facts.agents_per_step, facts.takes_turns, facts.least_acting
     cluster = sweep.cluster
     module_ids = sorted(policy_map.modules)
     specs = module_specs(sweep, policy_map)
@@ -70,7 +69,7 @@ def algorithm_config(sweep: SweepConfig) -> AlgorithmConfig:
             add_default_connectors_to_learner_pipeline=False,
         )
         .multi_agent(
-            policies=set(module_ids),
+            policies=module_ids,
             policies_to_train=_trained(sweep, module_ids),
             policy_mapping_fn=partial(_module_of, policy_map.choices),
             count_steps_by="agent_steps",

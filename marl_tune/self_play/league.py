@@ -1,10 +1,11 @@
-"""Two ways to use a pool: one learner against its past, and a league of learners. Each says whom a learner plays, and
-when it is frozen.
+"""Two ways to use a pool: one learner against its past, and a league of learners.
+
+Each decides whom a learner plays and when it is frozen, which means copied into a slot.
 
 The league is that of Vinyals et al. 2019 (https://doi.org/10.1038/s41586-019-1724-z), after the pseudocode in their
-supplement. Different here: steps are agent-steps of the trial, all learners train in one process and share its
-episodes out evenly, and slots are limited: the oldest copy makes room, the untrained policy never does. It counts as
-everybody's past self, where there is no other.
+supplement. Differences: steps are agent-steps of the trial. All learners train in one process and get the same share
+of its episodes. Slots are limited: a new copy replaces an old one, but never the untrained policy, which counts as a
+past self of every learner.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from marl_tune.self_play.pool import UNTRAINED, Pool
 from marl_tune.sharing.game_sides import LEAGUE_EXPLOITER, MAIN, MAIN_AGENT, MAIN_EXPLOITER, learners_of
 from marl_tune.sharing.matchmaking import Table, prioritised
 
-TOO_STRONG = 0.3  # a main agent that wins less against another one, or an exploiter, goes back to the other's past
-FORGOTTEN = 0.7  # a past self against which a main agent wins less is practised again
-HOPELESS = 0.1  # an exploiter that wins less against a main agent plays its past instead
+TOO_STRONG = 0.3  # win rate of a main agent below which a rival is too strong, so that its past selves are played
+FORGOTTEN = 0.7  # win rate of a main agent below which it plays against a past self again
+HOPELESS = 0.1  # win rate of an exploiter below which it plays the past selves of a main agent
 HARD = 2.0  # exponent of the hard weighting
 
 Shares = dict[str, float]  # player -> share
@@ -33,13 +34,13 @@ class Freeze:
     """A learner that is to be copied into a slot."""
 
     learner: str
-    anew: bool = False  # it begins again as the untrained policy
+    anew: bool = False  # whether it is then reset to the untrained policy
 
 
 class Scheme(Protocol):
     """Whom each learner plays, and when it is frozen."""
 
-    window: int  # newest games of the first learner against frozen copies that the logged rates speak of
+    window: int  # number of newest games of the first learner against frozen copies that the logged rates cover
 
     def table(self, pool: Pool) -> Table:
         """Learner -> player -> share of its games."""
@@ -63,6 +64,7 @@ class PastSelves:
         self.config, self.window = config, config.snapshot.games
 
     def table(self, pool: Pool) -> Table:
+        """See `Scheme.table`."""
         config, slots = self.config, list(pool.slots)
         if config.opponents == "latest":
             weights = np.array([slot == max(slots, key=lambda s: pool.slots[s].filled) for slot in slots], np.float64)
@@ -74,10 +76,11 @@ class PastSelves:
         return {MAIN: {MAIN: config.mirror} | dict(zip(slots, shares.tolist(), strict=True))}
 
     def due(self, pool: Pool, iteration: int, steps: int) -> list[Freeze]:
+        """See `Scheme.due`."""
         rules = self.config.snapshot
         if rules.every is not None and iteration - pool.first.iteration >= rules.every:
             return [Freeze(MAIN)]
-        wins = pool.games_since >= rules.games and pool.metrics()["win_rate"] >= rules.win_rate
+        wins = pool.games_since >= rules.games and pool.win_rate >= rules.win_rate
         return [Freeze(MAIN)] if wins else []
 
 
@@ -90,6 +93,7 @@ class League:
         self.main_agents = [learner for learner, kind in self.kinds.items() if kind == MAIN_AGENT]
 
     def table(self, pool: Pool) -> Table:
+        """See `Scheme.table`."""
         shares = {MAIN_AGENT: self._main_agent, MAIN_EXPLOITER: self._main_exploiter}
         return {
             learner: shares.get(kind, self._league_exploiter)(pool, learner) for learner, kind in self.kinds.items()
@@ -105,13 +109,13 @@ class League:
         return _mixed(parts)
 
     def _self_play(self, pool: Pool, learner: str, rival: str) -> Shares:
-        """The other main agent as it is now; where that is too strong its past selves, as a curriculum."""
+        """The other main agent; where it is too strong, its past selves, the easier ones more often."""
         if self._wins(pool, learner, rival) > TOO_STRONG:
             return {rival: 1.0}
         return self._among(pool, learner, self._past_of(pool, rival), "variance")
 
     def _verification(self, pool: Pool, learner: str, rival: str) -> Shares | None:
-        """Frozen exploiters that still win, else past selves that were forgotten; None: there are none."""
+        """Frozen exploiters that still win, else past selves that win again; None: there are none."""
         exploiters = [s for s, p in pool.slots.items() if self.kinds.get(p.parent) == MAIN_EXPLOITER]
         if exploiters and pool.win_rates(learner, exploiters).min() < TOO_STRONG:
             return self._among(pool, learner, exploiters, "hard")
@@ -148,6 +152,7 @@ class League:
         return float(pool.win_rates(learner, [rival])[0])
 
     def due(self, pool: Pool, iteration: int, steps: int) -> list[Freeze]:
+        """See `Scheme.due`."""
         rules, found = self.config.freeze, []
         for learner, kind in self.kinds.items():
             passed = steps - pool.learners[learner].steps
@@ -172,9 +177,10 @@ def _mixed(parts: Sequence[tuple[float, Mapping[str, float]]]) -> Shares:
 
 
 def _without_falling_end(win_rates: np.ndarray) -> int:
-    """How many of the first entries are left without the end that does not rise.
+    """Number of entries that are left when the falling end of the win rates is cut off.
 
-    Later selves are harder to beat; only one that is beaten less often than the next was forgotten.
+    Past selves are in the order of their age, and later ones are harder to beat. Only one that is beaten less often
+    than the next later one was forgotten.
     """
     for number in range(len(win_rates) - 1, 0, -1):
         if win_rates[number - 1] < win_rates[number]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -14,20 +14,28 @@ UNKNOWN = 0.5  # win rate of a pair that has not played
 
 
 def expected_score(elo: float, opponent: float) -> float:
-    """Mean result that ratings promise: 1 / (1 + 10^((R_opponent - R) / 400)) (Elo 1978, The Rating of Chessplayers).
+    """Mean result that ratings predict: 1 / (1 + 10^((R_opponent - R) / 400)) (Elo 1978, The Rating of Chessplayers).
 
-    Ratings in points; the difference is all that counts: 200 points more are 0.76, 400 are 0.91.
+    Ratings are in points, and only their difference counts: 200 points more give 0.76, 400 give 0.91.
     """
     return float(1.0 / (1.0 + 10.0 ** ((opponent - elo) / 400.0)))
 
 
 def both_ways(first: int, second: int, result: float) -> tuple[tuple[int, int, float], tuple[int, int, float]]:
-    """A game as each of its two players sees it: (player, opponent, own result)."""
+    """A game from each player's side: (player, opponent, own result)."""
     return (first, second, result), (second, first, 1 - result)
 
 
+class PayoffState(TypedDict):
+    """What a checkpoint keeps: (players, players) each, the row's player against the column's."""
+
+    games: np.ndarray
+    wins: np.ndarray
+    draws: np.ndarray
+
+
 class Payoff:
-    """How each pair of players has done against each other; older games count less, by `DECAY` a game.
+    """The results of each pair of players. With each new game of a pair, its older games count `DECAY` times as much.
 
     Args:
         players: how many there are; they are numbers from 0 on.
@@ -53,14 +61,14 @@ class Payoff:
         return np.where(games > 0, points / np.maximum(games, 1e-12), UNKNOWN)
 
     def forget(self, player: int) -> None:
-        """Drops all games of a player that is another one from now on."""
+        """Deletes all games of a player number, which stands for another player from now on."""
         for table in (self.games, self.wins, self.draws):
             table[player], table[:, player] = 0, 0
 
-    def get_state(self) -> dict[str, Any]:
-        """What `set_state` takes back."""
+    def get_state(self) -> PayoffState:
+        """Copies of the tables, for `set_state`."""
         return {"games": self.games.copy(), "wins": self.wins.copy(), "draws": self.draws.copy()}
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes back to what `get_state` returned."""
-        self.games, self.wins, self.draws = (state[name].copy() for name in ("games", "wins", "draws"))
+    def set_state(self, state: PayoffState) -> None:
+        """Restores an earlier `get_state`."""
+        self.games, self.wins, self.draws = state["games"].copy(), state["wins"].copy(), state["draws"].copy()

@@ -1,8 +1,8 @@
-"""The frozen copies that the trials of a population share: a folder of the run, one file a copy.
+"""The frozen copies that the trials of a population share: a folder of the run, one file for each copy.
 
-A file is written beside its place and moved there: a reader meets it whole or not at all, and a trial that is killed
-leaves nothing half done. A trial that goes on from an earlier checkpoint may find copies of the time that was lost;
-they are policies with their ratings like any others, and stay.
+A file is written under another name and then renamed. So a reader never sees half a file, even if the writer is killed.
+A trial that restarts from an earlier checkpoint may find copies that it made after that checkpoint. They stay: they are
+policies with ratings, as all others are.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class SharedPool:
     """The folder.
 
     Args:
-        folder: made when missing; all trials reach it under this path.
+        folder: created when missing. All trials must reach it under this path.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
 
     def publish(self, trial: str, learner: str, iteration: int, elo: float, weights: Weights) -> str:
-        """Writes a copy; returns its name. The same copy again is the same file."""
+        """Writes a copy and returns its name. The same copy written again is the same file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{trial}.{learner}.{iteration:06d}.{_digest(weights)}"
         draft = self.folder / f".{name}.{os.getpid()}"
@@ -49,9 +49,14 @@ class SharedPool:
         return name
 
     def choose(self, learner: str, known: Collection[str], rng: np.random.Generator) -> Copy | None:
-        """The newest copy of this learner of one trial, drawn among the trials whose newest one is not yet known.
+        """Draws a trial whose newest copy of this learner is not known yet, and returns that copy.
 
-        None where there is no such trial.
+        Args:
+            learner: module id.
+            known: names of the copies that the caller has.
+
+        Returns:
+            None where there is no such trial.
         """
         newest: dict[str, tuple[int, str]] = {}
         for path in self.folder.glob("*.pt"):
@@ -67,7 +72,7 @@ class SharedPool:
 
 
 def _digest(weights: Weights) -> str:
-    """Eight letters that tell two sets of weights apart."""
+    """The first 8 hexadecimal digits of the weights' SHA-256."""
     found = hashlib.sha256()
     for name, array in sorted(weights.items()):
         found.update(name.encode())

@@ -1,4 +1,4 @@
-"""Who plays against whom under self-play and in a league: the sides of a world, and the modules that may play them."""
+"""Self-play and leagues: the sides of a world, and the modules that may play them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from marl_tune.envs.agent_group import AgentGroup
 from marl_tune.sharing.matchmaking import Matchmaker
 
 MAIN = "main"  # the learner under self-play
-MAIN_AGENT, MAIN_EXPLOITER, LEAGUE_EXPLOITER = "main", "main_exploiter", "league_exploiter"  # kinds of a league
+MAIN_AGENT, MAIN_EXPLOITER, LEAGUE_EXPLOITER = "main", "main_exploiter", "league_exploiter"  # kinds of learners
 
 
 def sides_of(groups: Sequence[AgentGroup], config: VersusConfig) -> dict[str, tuple[str, ...]]:
@@ -39,7 +39,7 @@ def sides_of(groups: Sequence[AgentGroup], config: VersusConfig) -> dict[str, tu
 
 
 def _matched(group_of: Mapping[str, str], patterns: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Side -> its agents; each is taken by the `first_match`."""
+    """Side -> its agents; an agent belongs to the side of its `first_match`."""
     sides: dict[str, list[str]] = {side: [] for side in patterns}
     for agent, group in group_of.items():
         side = first_match(patterns, agent, group)
@@ -53,7 +53,7 @@ def _matched(group_of: Mapping[str, str], patterns: Mapping[str, Sequence[str]])
 
 
 def first_match(patterns: Mapping[str, Sequence[str]], agent: str, group: str) -> str | None:
-    """The first name one of whose patterns matches the agent's id or its group's name."""
+    """The first name with a pattern that matches the agent's id or its group's name; None: no pattern matches."""
     for name, own in patterns.items():
         if any(fnmatchcase(agent, pattern) or fnmatchcase(group, pattern) for pattern in own):
             return name
@@ -61,7 +61,7 @@ def first_match(patterns: Mapping[str, Sequence[str]], agent: str, group: str) -
 
 
 def learners_of(config: VersusConfig) -> dict[str, str]:
-    """Module id of each learner -> its kind; the first is the one that is evaluated and selected."""
+    """Module id of each learner -> its kind. The first learner is the one that is evaluated and selected."""
     if isinstance(config, SelfPlayConfig):
         return {MAIN: MAIN_AGENT}
     assert isinstance(config, LeagueConfig)
@@ -74,19 +74,19 @@ def learners_of(config: VersusConfig) -> dict[str, str]:
 
 
 def slots_of(config: VersusConfig) -> list[str]:
-    """Module ids of the slots for frozen copies; the first holds the untrained policy."""
+    """Module ids of the slots for frozen copies. The first slot holds the untrained policy."""
     return [f"opponent_{number}" for number in range(config.pool_size)]
 
 
 def versus(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, tuple[str, ...]]:
-    """Agent id -> all modules: every learner and every frozen copy may play every side."""
+    """The scheme of self-play and leagues. Agent id -> all modules: each learner and frozen copy may play any side."""
     assert isinstance(config, VersusConfig)
     players = (*learners_of(config), *slots_of(config))
     return {agent: players for agents in sides_of(groups, config).values() for agent in agents}
 
 
 def matchmaker(groups: Sequence[AgentGroup], config: SharingConfig) -> Matchmaker | None:
-    """What draws the players of each game; None under a scheme without opponents."""
+    """Draws the modules that play each game; None under a scheme without opponents."""
     if not isinstance(config, VersusConfig):
         return None
     return Matchmaker(sides_of(groups, config), list(learners_of(config)))

@@ -1,4 +1,4 @@
-"""Who plays whom in the next game: learners and their sides by turns, opponents by probabilities."""
+"""Who plays the next game: learners and their sides take turns, opponents are drawn."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-Table = dict[str, dict[str, float]]  # learner -> player -> share of its games; its own share: it plays all sides
+Table = dict[str, dict[str, float]]
+# learner -> module id of the opponent -> share of the learner's games; its own id: it plays all sides of those games
 
 
 class Matchmaker:
     """Draws the modules of one episode.
 
-    The episodes of a copy of the world take turns: in one after the other the learner plays each of the sides, then the
-    next learner does. Of an episode only the experience of the learner whose turn it is is learned from.
+    The learners take turns, episode by episode in each copy of the world. A learner plays one episode on each side,
+    then it is the next learner's turn. Only the learner whose turn it is learns from an episode.
 
     Args:
         sides: side -> its agents.
-        learners: module ids, in the order of their turns. Until `table` is set each plays all sides itself.
+        learners: module ids, in the order of their turns. Until `table` is set, each plays all sides itself.
     """
 
     def __init__(self, sides: Mapping[str, Sequence[str]], learners: Sequence[str]):
@@ -25,11 +26,11 @@ class Matchmaker:
         self.table: Table = {learner: {learner: 1.0} for learner in learners}
 
     def learner(self, turn: int) -> str:
-        """Whose experience of the game is learned from."""
+        """The learner that learns from the episode with this number."""
         return self.learners[turn // len(self.sides) % len(self.learners)]
 
     def draw(self, rng: np.random.Generator, turn: int) -> dict[str, str]:
-        """Agent id -> module id. Every other side draws an opponent of its own."""
+        """Agent id -> module id, for one episode. For each of the other sides an opponent is drawn."""
         learner, own = self.learner(turn), turn % len(self.sides)
         shares = self.table[learner]
         mirrors = rng.random() < shares.get(learner, 0.0)
@@ -50,12 +51,12 @@ def prioritised(win_rates: np.ndarray, weighting: str, exponent: float = 2.0) ->
     """Prioritised fictitious self-play (Vinyals et al. 2019, https://doi.org/10.1038/s41586-019-1724-z, Methods).
 
     Args:
-        win_rates: (n,) of the learner against each opponent, [0, 1].
-        weighting: hard: (1 - p)^exponent | variance: p (1 - p) | capped: min(0.5, 1 - p), of their pseudocode.
+        win_rates: (n,) win rates p of the learner against each opponent, in [0, 1].
+        weighting: hard: (1 - p)^exponent | variance: p (1 - p) | capped: min(0.5, 1 - p), as in their pseudocode.
         exponent: of the hard weighting.
 
     Returns:
-        (n,) shares that add up to 1; equal ones where every weight is 0 (their pseudocode: below 1e-10).
+        (n,) shares that sum to 1. They are equal where the weights sum to less than 1e-10, as in their pseudocode.
     """
     weights = {
         "hard": (1 - win_rates) ** exponent,

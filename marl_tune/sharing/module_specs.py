@@ -22,21 +22,24 @@ from marl_tune.modules.central_critic import CentralCritic
 from marl_tune.sharing.game_sides import learners_of, matchmaker
 from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.sharing.schemes import CRITIC, module_of_agents
+from marl_tune.sharing.world_facts import WorldFacts
 
-MODULE_SETTINGS = "module_settings"  # module id -> model config, whose live fields a running module takes over
+MODULE_SETTINGS = "module_settings"  # key of: module id -> model config, whose live fields a running module takes over
+ModelConfig = dict[str, Any]  # RLlib's name for the settings of one module
 
 
-def build_policy_map(sweep: SweepConfig, world: World) -> PolicyMap:
-    """Who controls whom in this world under the sweep's sharing scheme."""
+def build_policy_map(sweep: SweepConfig, world: World | WorldFacts) -> PolicyMap:
+    """Which modules act for which agents of this world, under the sweep's sharing scheme."""
     matches = matchmaker(world.groups, sweep.sharing)
     return PolicyMap(
         world.groups, module_of_agents(world.groups, sweep.sharing), None if matches is None else matches.draw, matches
     )
 
 
-def module_configs(sweep: SweepConfig, policy_map: PolicyMap) -> dict[str, dict[str, Any]]:
-    """Module id -> model config: settings, its role's changes, what the world says of its observations."""
-    of_role, configs = role_modules(sweep), {}
+def module_configs(sweep: SweepConfig, policy_map: PolicyMap) -> dict[str, ModelConfig]:
+    """Module id -> model config: the settings, changed by the module's role, and facts of its observations."""
+    of_role = role_modules(sweep)
+    configs: dict[str, ModelConfig] = {}
     for module_id, agents in policy_map.modules.items():
         group = next(g for g in policy_map.groups if g.name == agents.groups[0])
         settings = of_role.get(module_id if group.counted else MANAGER, sweep.module)
@@ -50,29 +53,31 @@ def module_configs(sweep: SweepConfig, policy_map: PolicyMap) -> dict[str, dict[
     return configs
 
 
-def critic_specs(sweep: SweepConfig, world: World) -> dict[str, RLModuleSpec]:
-    """The module that values for all agents, by its id; empty where each module has a critic of its own."""
+def critic_specs(sweep: SweepConfig, world: World | WorldFacts) -> dict[str, RLModuleSpec]:
+    """Module id -> specification of the central critic; empty where each module has a critic of its own."""
     if not isinstance(sweep.sharing, SharedCriticConfig):
         return {}
     agents = [agent for group in world.groups for agent in group.agents]
     spec = RLModuleSpec(
         module_class=CentralCritic,
         observation_space=world.state_space,
-        action_space=gym.spaces.Box(-math.inf, math.inf, (len(agents),)),  # it acts for nobody: its values
+        action_space=gym.spaces.Box(
+            -math.inf, math.inf, (len(agents),)
+        ),  # one value for each agent; it takes no actions
         learner_only=True,
         model_config=dataclasses.asdict(sweep.module) | {"agents": agents},
     )
     return {CRITIC: spec}
 
 
-def _tokens(tokens: DirectionTokens | None) -> dict[str, Any] | None:
+def _tokens(tokens: DirectionTokens | None) -> dict[str, list[object]] | None:
     if tokens is None:
         return None
     return {"indices": list(tokens.indices), "directions": [list(d) for d in tokens.directions]}
 
 
 def module_specs(sweep: SweepConfig, policy_map: PolicyMap) -> MultiRLModuleSpec:
-    """RLlib's specification of every module of the sweep that acts."""
+    """RLlib's specification of all modules of the sweep that act for agents."""
     return MultiRLModuleSpec(
         multi_rl_module_class=modules.module_class(sweep.module.name).team_class,
         rl_module_specs={
@@ -88,7 +93,7 @@ def module_specs(sweep: SweepConfig, policy_map: PolicyMap) -> MultiRLModuleSpec
 
 
 def trains(sweep: SweepConfig, module_id: str) -> bool:
-    """Whether a module learns: all do, but frozen opponents, and those of roles that do not."""
+    """Whether a module learns. Frozen opponents do not, and modules of roles with `trains: false` do not."""
     if isinstance(sweep.sharing, VersusConfig):
         return module_id in learners_of(sweep.sharing)
     role = sweep.sharing.roles.get(module_id)

@@ -1,4 +1,4 @@
-"""Which RLModule acts for which agent: fixed for a run, or drawn anew for every episode."""
+"""Which RLModule acts for which agent: fixed for a run, or drawn for every episode."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from marl_tune.envs.agent_group import AgentGroup
 from marl_tune.sharing.matchmaking import Matchmaker
 
 Draw = Callable[[np.random.Generator, int], Mapping[str, str]]
-# -> agent id -> module id, for one episode of one copy; the number is its turn: that of the copy + of its episode
+# (random generator, turn) -> agent id -> module id, for one episode; turn: number of its copy + number of the episode
 
 
 @dataclass(frozen=True)
 class ModuleAgents:
-    """The agents that a module may act for, and the spaces that they have in common."""
+    """The agents that a module may act for, and their common spaces."""
 
     module_id: str
     groups: tuple[str, ...]
@@ -27,13 +27,13 @@ class ModuleAgents:
 
 
 class PolicyMap:
-    """Which modules there are and whom they act for.
+    """The modules, and the agents that each may act for.
 
     Args:
         groups: the world's agent groups.
         module_of: agent id -> module id; with `draw`, the ids of the modules that may act for it.
         draw: chooses the modules of one episode of one copy. None: `module_of` holds for all episodes.
-        matchmaker: whose `draw` that is, where sides play against each other.
+        matchmaker: the owner of `draw` where sides play against each other.
 
     Raises:
         ValueError: if two agents with different spaces share a module.
@@ -73,11 +73,11 @@ class PolicyMap:
         )
 
     def first_choices(self) -> PolicyMap:
-        """The map in which every agent acts by the first of its choices: how a policy is evaluated."""
+        """The map in which the first of its modules acts for each agent; policies are evaluated with it."""
         return PolicyMap(self.groups, {agent: ids[0] for agent, ids in self.choices.items()})
 
     def owners(self, rng: np.random.Generator, turn: int = 0) -> dict[str, np.ndarray]:
-        """The modules of one episode of one copy: group -> (N,) numbers into `module_ids`.
+        """The modules of one episode of one copy: group -> (N,) indices into `module_ids`.
 
         Raises:
             ValueError: if `draw` gives an agent a module that is not among its choices.

@@ -10,7 +10,7 @@ from marl_tune.envs.agent_group import AgentGroup
 from marl_tune.sharing.game_sides import first_match, versus
 
 SHARED = "shared"
-CRITIC = "critic"  # id of the module that values for all agents under shared_critic, and acts for none
+CRITIC = "critic"  # id of the central critic under shared_critic: it values for all agents and acts for none
 
 
 def parameter_sharing(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]:
@@ -25,7 +25,7 @@ def independent(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str
 
 
 def roles(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]:
-    """Named modules; the first role one of whose patterns matches the agent's id or its group's name takes it."""
+    """Modules with names. An agent belongs to the first role with a pattern that matches its id or its group's name."""
     patterns = {role: role_config.agents for role, role_config in config.roles.items()}
     module_of = {}
     for group in groups:
@@ -43,7 +43,11 @@ def roles(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]
 
 
 def shared_critic(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[str, str]:
-    """The modules that act; the critic acts for nobody. Raises ConfigError for one that has the critic's name."""
+    """The modules that act; the critic is not among them.
+
+    Raises:
+        ConfigError: where a module that acts has the critic's name.
+    """
     assert isinstance(config, SharedCriticConfig)
     module_of = (parameter_sharing if config.actors == "parameter_sharing" else independent)(groups, config)
     if CRITIC in module_of.values():

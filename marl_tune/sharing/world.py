@@ -1,4 +1,4 @@
-"""The sweep's world, with what its sharing scheme adds to it: managers under `sharing=hierarchical`."""
+"""Builds the sweep's world, with the managers that `sharing=hierarchical` adds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dry run: builds every part, steps world and modules once, and prints what the sweep would do."""
+"""The dry run: builds every part, steps the world and the modules once, and prints the plan of the sweep."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModule
 
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.cluster.connect import concurrent_trials
@@ -34,14 +34,14 @@ from marl_tune.sweep.module_table import scheme_lines
 
 
 def print_plan(sweep: SweepConfig) -> None:
-    """Prints the plan of a sweep; raises what building any of its parts raises. Starts no Ray and writes nothing."""
+    """Prints the plan of a sweep. Starts no Ray cluster and writes nothing. Raises what building a part raises."""
     quiet_ray()
     for line in plan_lines(sweep):
         print(line)
 
 
 def plan_lines(sweep: SweepConfig) -> list[str]:
-    """The plan, a line a fact."""
+    """The plan, one line for each fact."""
     space = parse(sweep.space) if sweep.search.name != "none" else {}
     built = [_Built(variant) for variant in _structures(sweep, space)]
     first, curriculum = built[0], _curriculum_lines(sweep)
@@ -62,7 +62,7 @@ def plan_lines(sweep: SweepConfig) -> list[str]:
 
 
 def _structures(sweep: SweepConfig, space: dict[str, Distribution]) -> list[SweepConfig]:
-    """The sweep, and one variant for each option of a group that is searched: each must build."""
+    """The sweep, or one variant for each option of a group that is searched. Each of them must build."""
     variants = [
         overrides.apply(sweep, {key: name})
         for key, distribution in space.items()
@@ -78,7 +78,7 @@ class _Built:
     def __init__(self, sweep: SweepConfig):
         self.sweep = sweep
         with build_world(sweep, sweep.cluster.num_envs_per_env_runner) as world:
-            self.map = build_policy_map(sweep, world)
+            self.policy_map = build_policy_map(sweep, world)
             self.agents = agents_per_step(world)
             self.groups = world.groups
             self.config = algorithm_config(sweep)
@@ -86,25 +86,25 @@ class _Built:
             observations = world.reset([sweep.seed + i for i in range(world.num_envs)])
             if CRITIC in self.modules:
                 self.modules[CRITIC].compute_values({Columns.OBS: torch.as_tensor(world.state(observations))})
-            _, actions = Policies(self.modules, self.map, world.num_envs).act(observations, True, world.acting)
+            _, actions = Policies(self.modules, self.policy_map, world.num_envs).act(observations, True, world.acting)
             world.step(actions)
         self.bytes_saved = self._bytes_saved()
 
     def _bytes_saved(self) -> int:
-        """Of one checkpoint: the weights, and Adam's two moments of each that learns."""
+        """Size of one checkpoint: the weights, and Adam's two moments of each module that learns."""
         learning = {m: module for m, module in self.modules.items() if trains(self.sweep, m)}
         return _bytes_of(self.modules) + 2 * _bytes_of(learning)
 
     def lines(self) -> list[str]:
-        """World, modules, and who is controlled by which."""
+        """The world, the modules, and which agents each module acts for."""
         out = [f"env         {self.sweep.env.name}: {', '.join(f'{len(g.agents)} {g.name}' for g in self.groups)}"]
         out += [f"  {g.name:<9} observation {g.observation_space}, action {g.action_space}" for g in self.groups]
         out.append(f"module      {self.sweep.module.name}, sharing={self.sweep.sharing.name}")
-        return out + scheme_lines(self.map, self.modules, self.config)
+        return out + scheme_lines(self.policy_map, self.modules, self.config)
 
 
 def _curriculum_lines(sweep: SweepConfig) -> list[str]:
-    """The stages, each of which is built and stepped once, and when it is left."""
+    """The stages of the curriculum and when each is left. Each is built and stepped once."""
     curriculum = curriculum_of(sweep.env)
     if curriculum is None:
         return []
@@ -118,7 +118,8 @@ def _curriculum_lines(sweep: SweepConfig) -> list[str]:
     return [*lines, f"  stage {len(curriculum.stages)}   the world itself{back}"]
 
 
-def _bytes_of(modules: Mapping[str, Any]) -> int:
+def _bytes_of(modules: Mapping[str, RLModule]) -> int:
+    """Size of the modules' weights in a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "policy.pt"
         torch.save({m: module.get_state() for m, module in modules.items()}, path)
@@ -152,8 +153,10 @@ def _arithmetic(sweep: SweepConfig, agents: float) -> str:
 
 
 def _memory(sweep: SweepConfig, built: _Built) -> str:
-    """What the observations of one fragment take, which is most of it where agents see images; with a central critic
-    the states too."""
+    """Memory of the observations of one fragment, the largest part where agents see images.
+
+    With a central critic, the states are counted too.
+    """
     seen = sum(len(group.agents) * _bytes(group.observation_space) for group in built.groups)
     if CRITIC in built.modules:
         seen += _bytes(built.modules[CRITIC].observation_space)

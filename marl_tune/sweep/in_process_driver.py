@@ -1,8 +1,7 @@
-"""Trains the one trial of a sweep without siblings in this process: no worker to start, and as a rule no Ray.
+"""Trains the only trial of a sweep in this process: no worker process starts, and usually no Ray.
 
-It does what Tune's controller does, with Tune's own parts as a library: its record of a trial, its bookkeeping of
-checkpoints, and `Trainable.train`. So a result, a row of progress.csv and the name of a checkpoint are the same either
-way.
+It does what Tune's controller does, and uses Tune's own parts: its record of a trial, its management of checkpoints,
+and `Trainable.train`. So results, rows of progress.csv and names of checkpoints are the same as with Tune.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,13 +25,14 @@ from marl_tune.results.callback import SweepCallback
 from marl_tune.results.checkpoint_files import reading
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.search.stopping import SweepStopper
-from marl_tune.sweep.in_process_trial import InProcess, Record
+from marl_tune.sweep.in_process_trial import InProcess, Known, Record
 
-SAME_S = 1.0  # signals this close are one: `timeout` and schedulers send theirs to a process and to its group
+Handler = Callable[[int, FrameType | None], object] | int | None  # of a signal
+SAME_S = 1.0  # signals within so many seconds count as one: `timeout` signals a process and then its process group
 
 
 def train(sweep: SweepConfig, run: RunFolder, callbacks: Sequence[SweepCallback]) -> tuple[list[TuneTrial], bool]:
-    """Trains until the trial has ended or the user interrupts; goes on with what the folder holds of it.
+    """Trains until the trial has ended or the user interrupts. Continues from the newest checkpoint in the folder.
 
     Returns:
         The trial, and whether a signal ended it.
@@ -44,12 +44,12 @@ def train(sweep: SweepConfig, run: RunFolder, callbacks: Sequence[SweepCallback]
 
 
 class _Interrupts:
-    """Takes SIGINT and SIGTERM: after the first the iteration is finished and saved, the second stops at once."""
+    """Handles SIGINT and SIGTERM: after the first the iteration is finished and saved; the second stops at once."""
 
     def __init__(self) -> None:
         self.happened = False
         self._first = 0.0
-        self._found: dict[int, Any] = {}  # signal -> the handler that was there before
+        self._found: dict[int, Handler] = {}  # signal -> the handler that was there before
 
     def __enter__(self) -> _Interrupts:
         if threading.current_thread() is threading.main_thread():
@@ -77,15 +77,15 @@ class _Loop:
         self._listeners, self._callbacks = list(callbacks), CallbackList(list(callbacks))
         self._stopper = SweepStopper(sweep.stop, sweep.search.metric, sweep.search.mode)
         self._trial: InProcess | None = None  # None before the first iteration and after a failure
-        self._steps = 0  # of the loop, as callbacks are told
+        self._steps = 0  # iterations of the loop, which callbacks are told
 
     def run(self, interrupts: _Interrupts) -> None:
-        """Trains; at the end the record is TERMINATED, ERROR, or, when it was interrupted, PAUSED."""
+        """Trains. At the end the record's status is TERMINATED, ERROR, or PAUSED after an interruption."""
         record = self.record
         self._callbacks.setup()
         self._take_up(record.load())
         try:
-            if record.last_result.get("done"):  # a kill came when it had ended
+            if record.last_result.get("done"):  # the process was killed after the trial had ended
                 record.set_status(TuneTrial.TERMINATED)
             else:
                 record.set_status(TuneTrial.RUNNING)
@@ -101,8 +101,8 @@ class _Loop:
             self._stop()
             self._callbacks.on_experiment_end(trials=[record])
 
-    def _take_up(self, known: dict[str, Any] | None) -> None:
-        """Goes on with what the stopper and the callbacks knew at the newest checkpoint."""
+    def _take_up(self, known: Known | None) -> None:
+        """Restores the states that the stopper and the callbacks had at the newest checkpoint."""
         if known is None:
             return
         with reading(Path(self.record.checkpoint.path)):
@@ -112,7 +112,7 @@ class _Loop:
                     listener.set_state(state)
 
     def _step(self) -> None:
-        """One iteration; an error anywhere in it is a failure of the trial, but that its checkpoint cannot be read."""
+        """One iteration. Any error is a failure of the trial, except that its checkpoint cannot be read."""
         self._steps += 1
         try:
             self._take(self._living().train())
@@ -122,7 +122,7 @@ class _Loop:
             self._fail(traceback.format_exc())
 
     def _living(self) -> InProcess:
-        """The trial; when there is none, a new one that goes on from the newest checkpoint."""
+        """The trial; when there is none, a new one that continues from the newest checkpoint."""
         if self._trial is None:
             self._trial = InProcess(self._sweep, self.record.trial_id)
             if self.record.latest_checkpoint_result is not None:
@@ -130,7 +130,7 @@ class _Loop:
         return self._trial
 
     def _take(self, result: dict[str, Any]) -> None:
-        """Tells of a result, saves what is due, and ends the trial when it was the last."""
+        """Passes a result to the callbacks, saves a checkpoint where one is due, and ends the trial after the last."""
         record = self.record
         result["done"] = self._stopper(record.trial_id, result) or self._stopper.stop_all()
         self._tell("on_trial_result", result=result)
@@ -151,7 +151,7 @@ class _Loop:
             self.record.set_status(TuneTrial.ERROR)
 
     def _is_saved(self) -> bool:
-        """Whether nothing was learned since the newest checkpoint."""
+        """Whether the newest checkpoint is of the newest iteration."""
         newest = self.record.latest_checkpoint_result
         saved = 0 if newest is None else newest.metrics["training_iteration"]
         return self._trial is None or self._trial.iteration == saved

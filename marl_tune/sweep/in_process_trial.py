@@ -1,7 +1,7 @@
-"""The one trial that is trained in this process: Tune's record of it, its checkpoints on disk, and the trainable.
+"""The trial that is trained in this process: Tune's record of it, its checkpoints on disk, and the trainable.
 
-A checkpoint's folder also holds `state.json`: the result that it belongs to, and what else was known then. It is
-written beside its place and moved there, so that one step commits all that a resumed run starts from.
+A checkpoint's folder also contains `state.json`: the result of its iteration, and the states of stopper and callbacks.
+The folder is written under another name and then renamed, so a resumed run finds all of it or nothing.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.results import checkpoint_files, checkpoint_folder
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.trial import checkpoint
-from marl_tune.trial.trial import Trial
+from marl_tune.trial.trial import Overrides, Trial
 
 STATE = "state.json"
+Known = dict[str, Any]  # what a later session needs besides the checkpoint, in JSON's types
 
 
 class InProcess(Trial):
-    """The trainable outside Tune: it is told its id, and has no folder of its own."""
+    """The trainable outside Tune. It is given its id, and has no log folder."""
 
     def __init__(self, sweep: SweepConfig, trial_id: str) -> None:
         self._own_id, self._whole = trial_id, convert.to_dict(sweep)
         super().__init__(config={})
 
-    def setup(self, config: dict[str, Any], sweep: dict[str, Any] | None = None, pool: str | None = None) -> None:
+    def setup(self, config: Overrides, sweep: dict[str, Any] | None = None, pool: str | None = None) -> None:
+        """Called by Tune's constructor; the sweep is known already."""
         super().setup(config, self._whole)
 
     @property
     def trial_id(self) -> str:
+        """The id that the constructor was given."""
         return self._own_id
 
     def _setup_logdir(self) -> None:
@@ -46,11 +49,11 @@ class InProcess(Trial):
 
 
 class Record(TuneTrial):
-    """Tune's record, which callbacks and selection read, with its files in the run's folder at once.
+    """Tune's record of a trial, which callbacks and selection read. Its files are in the run's folder from the start.
 
     Args:
         sweep: the sweep.
-        run: its run's folder; a trial that an earlier session began there is taken up again.
+        run: its run's folder. A trial that an earlier session began there is continued.
     """
 
     def __init__(self, sweep: SweepConfig, run: RunFolder) -> None:
@@ -69,18 +72,19 @@ class Record(TuneTrial):
 
     @property
     def local_path(self) -> str:
-        return self.path  # Tune's staging folder is one of Ray's
+        """The trial's folder; Tune's own staging folder would belong to Ray."""
+        return self.path
 
-    def load(self) -> dict[str, Any] | None:
-        """Takes in the checkpoints of earlier sessions.
+    def load(self) -> Known | None:
+        """Registers the checkpoints of earlier sessions.
 
         Returns:
-            What was `known` when the newest was saved; None when there is none.
+            The `known` of the newest checkpoint; None when there is none.
         """
         known = None
         for place in sorted(self.folder.glob("checkpoint_*")):
             if not checkpoint_folder.is_whole(place) or not (place / STATE).is_file():
-                shutil.rmtree(place)  # a kill came while it was deleted
+                shutil.rmtree(place)  # the process was killed while it deleted this checkpoint
                 continue
             with checkpoint_files.reading(place):
                 state = json.loads((place / STATE).read_text())
@@ -89,12 +93,12 @@ class Record(TuneTrial):
                 self.run_metadata.last_result, known = state["result"], state["known"]
         return known
 
-    def save(self, trial: InProcess, known: dict[str, Any]) -> None:
+    def save(self, trial: InProcess, known: Known) -> None:
         """Writes a checkpoint of the trial as it is now, and deletes the oldest beyond `checkpoint.num_to_keep`.
 
         Args:
-            trial: has trained at least once since it was made.
-            known: what else a later session has to know, in JSON's types.
+            trial: has trained at least once.
+            known: what else a later session needs, in JSON's types.
         """
         place = self.folder / StorageContext._make_checkpoint_dir_name(self.storage.current_checkpoint_index + 1)
         draft = self.folder / f".{place.name}"

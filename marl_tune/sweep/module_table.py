@@ -1,32 +1,35 @@
-"""Who acts by what, and what trains it: agents -> module -> optimizer, as a table of the dry run."""
+"""A table of the dry run: which module acts for which agents, and which optimizer trains it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from torch.nn import Parameter
 
 from marl_tune.learning.live_settings import parameter_groups, step_size
 from marl_tune.sharing.policy_map import PolicyMap
 
-MOST_ROWS = 12  # modules that are shown
+MOST_MODULES = 12  # that are shown
 Row = tuple[str, str, str, str]
 ONE = ", one for all"  # optimizer of modules that share parameters
 TITLES: Row = ("agents", "module", "parameters", "trained by")
 
 
-def scheme_lines(policy_map: PolicyMap, modules: Mapping[str, Any], config: Any) -> list[str]:
-    """A line for each module and each of its optimizers, under a line of titles, in columns. What several modules share
-    has a line of its own, the last, and is counted there only: one optimizer trains all of them.
+def scheme_lines(policy_map: PolicyMap, modules: Mapping[str, TorchRLModule], config: AlgorithmConfig) -> list[str]:
+    """A line of titles, then a line for each module and each of its optimizers, in columns.
+
+    Parameters that several modules share are counted only in a last line of their own: one optimizer trains all.
 
     Args:
-        policy_map: who acts by which module.
-        modules: module id -> RLModule, as a learner has them: those that act for nobody too.
-        config: the AlgorithmConfig of the trial: which modules it trains, and by which step size.
+        policy_map: which module acts for which agents.
+        modules: module id -> RLModule, as a learner has them, with those that act for no agent.
+        config: the AlgorithmConfig of the trial: which modules it trains, and with which step size.
     """
-    shown = list(modules)[:MOST_ROWS]
+    shown = list(modules)[:MOST_MODULES]
     common = _in_several(modules.values())
     rows = [TITLES]
     for module_id in shown:
@@ -42,10 +45,10 @@ def scheme_lines(policy_map: PolicyMap, modules: Mapping[str, Any], config: Any)
     return [*lines, f"  … and {left} modules more"] if left else lines
 
 
-def _in_several(modules: Iterable[Any]) -> dict[int, Any]:
-    """The parameters that are the same object in several modules, by their identity."""
-    seen: dict[int, Any] = {}
-    common: dict[int, Any] = {}
+def _in_several(modules: Iterable[TorchRLModule]) -> dict[int, Parameter]:
+    """The parameters that are the same object in several modules, by their `id`."""
+    seen: dict[int, Parameter] = {}
+    common: dict[int, Parameter] = {}
     for module in modules:
         own = {id(parameter): parameter for parameter in module.parameters()}
         common |= {key: parameter for key, parameter in own.items() if key in seen}
@@ -53,13 +56,16 @@ def _in_several(modules: Iterable[Any]) -> dict[int, Any]:
     return common
 
 
-def _count(parameters: Iterable[Any]) -> int:
+def _count(parameters: Iterable[Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def _rows(policy_map: PolicyMap, module_id: str, module: Any, config: Any, common: set[int]) -> list[Row]:
-    """One row for each optimizer of a module, one for what none of them trains; without what others have in common."""
-    agents, rows = _whom(policy_map, module_id), []
+def _rows(
+    policy_map: PolicyMap, module_id: str, module: TorchRLModule, config: AlgorithmConfig, common: set[int]
+) -> list[Row]:
+    """One row for each optimizer of a module, one for what no optimizer trains; parameters in `common` left out."""
+    agents = _agents(policy_map, module_id)
+    rows: list[tuple[str, str]] = []
     left = _count(parameter for parameter in module.parameters() if id(parameter) not in common)
     if module_id not in policy_map.modules or _is_trained(module_id, config):
         for name, parameters in parameter_groups(module).items():
@@ -75,15 +81,16 @@ def _rows(policy_map: PolicyMap, module_id: str, module: Any, config: Any, commo
     return [(*name, *row) for name, row in zip(names, rows or [("0", "nothing")], strict=False)]
 
 
-def _is_trained(module_id: str, config: Any) -> bool:
-    """Whether the learner updates a module that acts: by RLlib's `policies_to_train`, None, ids or a function."""
+def _is_trained(module_id: str, config: AlgorithmConfig) -> bool:
+    """Whether the learner updates a module that acts. RLlib's `policies_to_train` is None, ids or a function."""
     trained = config.policies_to_train
     if trained is None:
         return True
     return bool(trained(module_id, None)) if callable(trained) else module_id in trained
 
 
-def _whom(policy_map: PolicyMap, module_id: str) -> str:
+def _agents(policy_map: PolicyMap, module_id: str) -> str:
+    """The agents that a module acts for, as text."""
     if module_id not in policy_map.modules:
         return "nobody: learning only"
     agents = policy_map.modules[module_id].agents

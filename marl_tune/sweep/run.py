@@ -1,6 +1,6 @@
-"""Runs a sweep: decides where its trials are trained, makes the run's folder, and gives the exit code.
+"""Runs a sweep: decides where its trials are trained, makes the run's folder, and returns the exit code.
 
-What trains takes seconds to import, so it is imported last: in the meantime Ray's processes start.
+The modules that train take seconds to import, so they are imported last, while Ray's processes start.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 130}
 
 
 def run(sweep: SweepConfig, command: Sequence[str]) -> int:
-    """Runs, or goes on with, or (dry_run) only plans a sweep.
+    """Runs a sweep, resumes one, or only prints its plan (dry_run).
 
     Returns:
-        0 all trials finished, 1 some trial failed after its retries, 130 interrupted (`resume=` goes on with it).
+        0: all trials finished. 1: some trial failed after its retries. 130: interrupted (`resume=` continues it).
     """
     if sweep.dry_run:
         from marl_tune.sweep.dry_run import print_plan
@@ -72,10 +72,10 @@ def _train(sweep: SweepConfig, folder: RunFolder, here: bool, command: Sequence[
 
 
 def trains_here(sweep: SweepConfig, folder: RunFolder | None) -> bool:
-    """Whether this process trains the sweep's trial: a lone one, on this machine, on CPUs (Ray hands out GPUs).
+    """Whether this process trains the trial: the sweep has one only, on this machine, without GPUs (Ray assigns them).
 
     Args:
-        folder: of a run to go on with: what Tune began, Tune ends. None: a new run.
+        folder: of a run to resume. A run that Tune began is resumed by Tune. None: a new run.
     """
     return (
         sweep.search.name == "none"
@@ -87,7 +87,7 @@ def trains_here(sweep: SweepConfig, folder: RunFolder | None) -> bool:
 
 
 def processes(sweep: SweepConfig, here: bool) -> int:
-    """Processes of Ray's that the sweep keeps busy at once: its trials, unless trained `here`, and what they start."""
+    """Number of Ray's processes that the sweep uses at once: its trials, unless trained `here`, and their workers."""
     space = parse(sweep.space) if sweep.search.name != "none" else {}
     trials = min(
         trial_count(sweep.search.name, sweep.search.num_samples, space),

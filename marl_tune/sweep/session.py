@@ -36,7 +36,7 @@ def run_session(sweep: SweepConfig, folder: RunFolder, here: bool) -> str:
     """Trains until all trials have ended or the user interrupts, and writes every result file.
 
     Args:
-        here: train the sweep's one trial in this process; else Tune trains them in processes of their own.
+        here: train the sweep's only trial in this process; else Tune trains the trials in other processes.
 
     Returns:
         finished | failed (some trial failed after its retries) | interrupted.
@@ -106,7 +106,7 @@ def _resolved(sweep: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _conclude(sweep: SweepConfig, folder: RunFolder, outcome: _Outcome) -> None:
-    """Writes every result file, summary.json last, and says where things are."""
+    """Writes every result file and prints where the report is."""
     records = [_record(trial, sweep, folder) for trial in outcome.trials]
     if outcome.interrupted:
         for record, trial in zip(records, outcome.trials, strict=True):
@@ -148,6 +148,7 @@ def _record(trial: TuneTrial, sweep: SweepConfig, folder: RunFolder) -> TrialRec
 
 
 def _say(folder: RunFolder, outcome: _Outcome, best: dict[str, Any] | None, records: Sequence[TrialRecord]) -> None:
+    """Prints errors of failed trials, the winner and the path of the report."""
     for record in records:
         if record.error is not None:
             print(f"trial {record.id} failed: {record.error}")

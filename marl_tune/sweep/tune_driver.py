@@ -1,4 +1,4 @@
-"""Hands the trials of a sweep to Tune, which trains them in processes of their own, several at once."""
+"""Gives the trials of a sweep to Tune, which trains several at once, each in its own process."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def train(sweep: SweepConfig, run: RunFolder, callbacks: Sequence[SweepCallback]
 
 
 def _check_state(run: RunFolder) -> None:
-    """Refuses a state that Tune cannot read: it would begin anew without a word."""
+    """Refuses a state that Tune cannot read: Tune would start a new run without any message."""
     newest = max(run.tune.glob(TUNE_STATE))
     try:
         for trial in _loads_with_cloudpickle(newest.read_text())["trial_data"]:
@@ -64,10 +64,10 @@ def _check_state(run: RunFolder) -> None:
 
 
 class _Interrupts:
-    """Tells whether Tune ended because of a signal; SIGTERM, which clusters send, is taken like SIGINT.
+    """Detects whether Tune ended because of a signal. SIGTERM, which clusters send, is treated as SIGINT.
 
-    Tune ends its loop at the first SIGINT, saves its state, and puts the handler back that it found, which it does not
-    do otherwise. No other trace of an interruption is left: every living trial is marked as terminated.
+    At the first SIGINT Tune ends its loop, saves its state and restores the signal handler that it found, which it does
+    in no other case. There is no other sign of an interruption: Tune marks every running trial as terminated.
     """
 
     happened = False
@@ -116,7 +116,7 @@ def _run(
 
 
 def shares_pool(sweep: SweepConfig) -> bool:
-    """Whether trials play against each other's frozen copies: a population under self-play, ranked on one scale."""
+    """Whether trials play against each other's frozen copies: a population under self-play does."""
     return has_opponents(sweep) and isinstance(sweep.search, PopulationConfig)
 
 

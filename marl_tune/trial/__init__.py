@@ -1,1 +1,1 @@
-"""One trial: the Tune Trainable, its checkpoints, and what follows it (curriculum, breakthroughs)."""
+"""One trial: the Tune Trainable, its checkpoints, and its followers (self-play, breakthroughs, curriculum, ...)."""

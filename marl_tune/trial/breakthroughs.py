@@ -1,78 +1,94 @@
-"""Breakthroughs: the return of the team, or of one agent, rises further than chance explains.
+"""Breakthroughs: a jump of the recent mean return of the team or of one agent.
 
-Of each return there is a window, its last W finished episodes, and a baseline, the n episodes before that window since
-its last breakthrough. As long as nothing changes, both are samples of one level. So their means are compared, and
-measured by the standard deviation of just that difference:
+For each return there is a window, the last W finished episodes, and a baseline, the n episodes between its last
+breakthrough and the window. If nothing changes, both are samples of one distribution. So the difference of their means
+is compared with the standard deviation of that difference:
 
     window mean - baseline mean  >  k s sqrt(1/W + 1/n),    s = max(s_window, s_baseline)
 
-Not by the deviation of single episodes: a mean of W scatters sqrt(W) times less, and three deviations of an episode
-would pass over nearly every rise of a learning curve. And by the larger of both deviations, not each mean by its own
-(Welch): where nearly all episodes succeed, W successes in a row are common, and have no deviation at all. The rule is
-asked after every episode, so three deviations are not rare: of returns that are pure noise, one in four has an event
-within 2000 episodes with k = 3, one in 80 with k = 4, one in 3000 with k = 5 (10,000 returns, W = 50). Episodes count
-as independent; a return that drifts for reasons of its own does rise.
+- The rule does not use the deviation of single episodes. The deviation of a mean of W episodes is sqrt(W) times
+  smaller; with three deviations of one episode nearly every rise of a learning curve would be missed.
+- The rule uses the larger deviation, not one for each mean (Welch). Where nearly all episodes succeed, W successes in a
+  row are common and have no deviation.
+- The rule is tested after every episode, so three deviations are not rare. Of returns that are pure noise, one in four
+  has a breakthrough within 2000 episodes with k = 3, one in 80 with k = 4, one in 3000 with k = 5 (10,000 returns,
+  W = 50). Episodes are assumed to be independent; a return that drifts for other reasons does count as rising.
 
-One climb is one breakthrough. After it the return is not looked at until its window is no higher than the W episodes
-before that; then the baseline begins anew with the level reached, and needs `min_episodes` again. A climb so slow that
-neighbouring windows do not differ counts once for each baseline that it passes. A fall begins no baseline: the way back
-from a short one is none.
+One rise is one breakthrough. After it, no breakthrough is looked for until the mean of the window is no higher than the
+mean of the W episodes before the window. Then a new baseline starts at the level reached, and needs `min_episodes`
+again. A rise so slow that neighbouring windows do not differ counts once for each baseline that it exceeds. A fall
+starts no new baseline, so the recovery from a short fall is no breakthrough.
 
-Variances by the update over blocks of Chan, Golub and LeVeque 1983 (https://doi.org/10.1080/00031305.1983.10483115),
-after Welford 1962. All returns at once in NumPy; the result does not depend on how the episodes are cut into blocks.
+Variances are updated block by block after Chan, Golub and LeVeque 1983
+(https://doi.org/10.1080/00031305.1983.10483115) and Welford 1962, for all returns at once in NumPy. The result does not
+depend on how the episodes are divided into blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 
 from marl_tune.config.schema.sweep import BreakthroughConfig
 from marl_tune.results.metrics import COUNT, FREQUENCY, TEAM
 
-ROUNDING = 1e-9  # share of the largest return that says nothing
+ROUNDING = 1e-9  # differences below this share of the largest return count as rounding errors
 ARRAYS = ("last", "age", "climbing", "mean", "squares")  # of the detector, saved and restored
 
 
 @dataclass(frozen=True)
 class Breakthrough:
-    """One event, at the first episode that satisfies the rule."""
+    """One breakthrough, at the first episode that satisfies the rule."""
 
-    who: str  # team, or an agent's id
+    who: str  # "team", or an agent's id
     level: float  # mean of the window, in the return's unit
     baseline: float  # mean of the episodes before
     deviation: float  # standard deviation of the difference of two such means
 
 
+class DetectorState(TypedDict):
+    """What a checkpoint keeps of a detector; the arrays are those of `ARRAYS`, one entry for each return."""
+
+    window: int
+    names: list[str]
+    episodes: int
+    count: int
+    last: np.ndarray
+    age: np.ndarray
+    climbing: np.ndarray
+    mean: np.ndarray
+    squares: np.ndarray
+
+
 class BreakthroughDetector:
-    """Hears of a trial's finished episodes in their order.
+    """Looks for breakthroughs in a trial's finished episodes, which it is given in their order.
 
     Args:
         rules: window, deviations, min_episodes.
-        agents: ids of the agents. A lone agent's return is the team's and not looked at twice.
+        agents: ids of the agents. The return of a single agent is the team's, and is looked at once.
     """
 
     def __init__(self, rules: BreakthroughConfig, agents: Sequence[str]):
         self.rules = rules
-        self.episodes = 0  # heard of so far
+        self.episodes = 0  # finished so far
         self.count = 0  # breakthroughs so far
         self.begin_world(agents)
 
     def begin_world(self, agents: Sequence[str]) -> None:
-        """Goes on in another world, with perhaps other agents: baselines begin anew, counts go on."""
+        """Continues in another world, perhaps with other agents: baselines start anew, counts go on."""
         self.names = [TEAM, *agents] if len(agents) > 1 else [TEAM]
         streams = len(self.names)
         self._last = np.zeros((2 * self.rules.window, streams))  # newest episodes, oldest first
         self._age = np.zeros(streams, np.int64)  # episodes that count: the baseline's and the window's
         self._climbing = np.zeros(streams, bool)  # between a breakthrough and the end of its climb
-        self._mean = np.zeros(streams)  # of the baseline; what it is relative to where that is empty
+        self._mean = np.zeros(streams)  # of the baseline; where that is empty, the origin of its sums
         self._squares = np.zeros(streams)  # sum of squared differences from it
 
     def add(self, returns: np.ndarray) -> list[Breakthrough]:
-        """Takes in the next finished episodes, (episodes, agents), and tells of the breakthroughs among them."""
+        """Takes in the returns (episodes, agents) of the next finished episodes, and returns their breakthroughs."""
         if len(returns) == 0:
             return []
         streams = returns.sum(axis=1, keepdims=True)
@@ -88,7 +104,11 @@ class BreakthroughDetector:
         return [event for _, _, event in sorted(found, key=lambda entry: entry[:2])]
 
     def _follow(self, block: _Block) -> list[tuple[int, int, Breakthrough]]:
-        """Each return through the block, from one change of its state to the next; (row, return, event) of all."""
+        """Follows each return through the block, from one change of its state to the next.
+
+        Returns:
+            (row, number of the return, breakthrough) of each breakthrough.
+        """
         found = []
         origin = -1 - self._age  # row at which a return's age was 0
         since = np.full(len(self.names), -1)  # row of its newest breakthrough
@@ -119,9 +139,9 @@ class BreakthroughDetector:
         return found
 
     def _baselines(self, block: _Block, streams: np.ndarray, origin: np.ndarray) -> tuple[np.ndarray, ...]:
-        """After each episode (rows, streams): mean and squares of the baseline, deviation of the window's mean from it.
+        """Arrays (rows, streams), after each episode: the baseline's mean and sum of squares, and s sqrt(1/W + 1/n).
 
-        Says nothing where the baseline has fewer than two episodes; `min_episodes` sees to that.
+        They are not valid where the baseline has fewer than two episodes; `min_episodes` excludes that.
         """
         start = np.maximum(origin[streams] + block.window + 1, 0)  # row from which on what leaves the window counts
         old = np.maximum(-1 - origin[streams] - block.window, 0)
@@ -136,25 +156,25 @@ class BreakthroughDetector:
         return means, squares, np.sqrt(variance * (1 / block.window + 1 / number))
 
     def metrics(self) -> dict[str, float]:
-        """What a result logs: events so far, and events a thousand finished episodes (NaN before the first)."""
+        """Breakthroughs so far, and breakthroughs per thousand finished episodes (NaN before the first episode)."""
         return {COUNT: self.count, FREQUENCY: 1000 * self.count / self.episodes if self.episodes else float("nan")}
 
-    def get_state(self) -> dict[str, Any]:
-        """All that is known of the episodes so far, in plain types and arrays; `set_state` takes it back."""
+    def get_state(self) -> DetectorState:
+        """The counts and the statistics of the episodes so far, for `set_state`."""
         plain = {"window": self.rules.window, "names": self.names, "episodes": self.episodes, "count": self.count}
-        return plain | {name: getattr(self, f"_{name}").copy() for name in ARRAYS}
+        return cast(DetectorState, plain | {name: getattr(self, f"_{name}").copy() for name in ARRAYS})
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from an earlier `get_state`; one of other agents or another window is left alone."""
+    def set_state(self, state: DetectorState) -> None:
+        """Continues from an earlier `get_state`. A state of other agents or another window is ignored."""
         if (state["window"], state["names"]) != (self.rules.window, self.names):
             return
         self.episodes, self.count = state["episodes"], state["count"]
         for name in ARRAYS:
-            setattr(self, f"_{name}", state[name].copy())
+            setattr(self, f"_{name}", cast(dict[str, np.ndarray], state)[name].copy())
 
 
 class _Block:
-    """Some episodes of all returns with the 2 W before them, and what can be said of each row alone.
+    """Some episodes of all returns, the 2 W episodes before them, and statistics of the window at each row.
 
     Args:
         history: (2 W + rows, streams), oldest first.
@@ -175,9 +195,9 @@ class _Block:
         self.variance = np.maximum(scatter, 0.0) / (window - 1)  # of the window
 
     def leaving(self, streams: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, streams): sums over what the rows since `start` have pushed out of the window, and of its squares.
+        """Arrays (rows, streams): the sum of what has left the window since row `start`, and the sum of its squares.
 
-        Of what differs from `centre`. Earlier rows say nothing.
+        Both are of differences from `centre`. Rows before `start` are not valid.
         """
         sums, squares = (
             running[self.window + 1 : -self.window, streams] - running[self.window + start, streams]
@@ -199,7 +219,7 @@ def _running_sums(values: np.ndarray) -> np.ndarray:
 
 
 def _first(holds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of (rows, streams): in which streams it holds at all, and the first row of each of those."""
+    """Of a condition (rows, streams): the streams in which it holds at all, and the first row for each of those."""
     row = holds.argmax(axis=0)
     ever = holds[row, np.arange(holds.shape[1])]
     return ever, row[ever]

@@ -1,15 +1,16 @@
-"""A checkpoint on disk: three files that say all of a policy, and can be read without Ray.
+"""A checkpoint on disk: three files, which can be read without Ray.
 
-config.json   the trial's SweepConfig, overrides applied
+config.json   the trial's SweepConfig, with its overrides
 policy.pt     module id -> weights: enough to play
-training.pt   optimizer moments, counters, where sampling stands: enough to go on training
+training.pt   optimizer moments, counters, the state of sampling: enough to continue training
 
-None of them names a class or a module of ours: they are plain types, arrays and tensors, and what libraries pickle.
+The files name no class or module of marl_tune: they contain plain types, arrays, tensors, and what libraries pickle.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,22 @@ from marl_tune.config.errors import invalid
 from marl_tune.config.schema.sweep import CheckpointConfig, SweepConfig
 from marl_tune.results.checkpoint_files import load_weights, save_whole
 from marl_tune.results.checkpoint_folder import CONFIG, POLICY, TRAINING, find_policy
+from marl_tune.sampling.env_runner import BatchedEnvRunner
+from marl_tune.self_play.shared_pool import Weights
 
 
 def retention(rules: CheckpointConfig) -> tune.CheckpointConfig:
-    """When Tune is to save a trial, and which checkpoints it keeps."""
+    """When Tune saves a trial, and which checkpoints it keeps."""
     return tune.CheckpointConfig(
         num_to_keep=rules.num_to_keep, checkpoint_frequency=rules.frequency, checkpoint_at_end=rules.at_end
     )
 
 
-def save(folder: Path, sweep: SweepConfig, algorithm: Algorithm, counters: dict[str, Any]) -> None:
+def save(folder: Path, sweep: SweepConfig, algorithm: Algorithm, counters: Mapping[str, object]) -> None:
     """Writes the checkpoint of a living algorithm.
 
     Args:
-        counters: what the trial itself counts, and its id.
+        counters: the trial's id, its step counts and the states of its followers, by name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = algorithm.learner_group.get_state(components=COMPONENT_LEARNER)[COMPONENT_LEARNER]
@@ -51,10 +54,13 @@ def save(folder: Path, sweep: SweepConfig, algorithm: Algorithm, counters: dict[
 
 
 def load(folder: Path, training: dict[str, Any], algorithm: Algorithm, trial_id: str) -> None:
-    """Puts weights, moments and `training` into a living algorithm, whose world is the one of the checkpoint.
+    """Puts a checkpoint into a living algorithm, which samples the world of the checkpoint.
 
-    Sampling goes on where it stopped if the checkpoint is the trial's own; a copy of another trial begins episodes of
-    its own.
+    Sampling continues where it stopped if the checkpoint is the trial's own. A copy of another trial starts new
+    episodes.
+
+    Args:
+        training: content of training.pt.
     """
     state = {COMPONENT_RL_MODULE: load_weights(folder), COMPONENT_OPTIMIZER: training["optimizer"], WEIGHTS_SEQ_NO: 0}
     algorithm.learner_group.set_state({COMPONENT_LEARNER: state})
@@ -62,8 +68,8 @@ def load(folder: Path, training: dict[str, Any], algorithm: Algorithm, trial_id:
 
     acting = _acting_weights(algorithm)
 
-    def restore(runner: Any) -> None:
-        # Without the weights' number, which the learner did not advance: a runner ignores a number that it has seen.
+    def restore(runner: BatchedEnvRunner) -> None:
+        # Without WEIGHTS_SEQ_NO, which the learner has not advanced: a runner ignores weights with a number it knows.
         runner.set_state({COMPONENT_RL_MODULE: acting})
         runner.set_rollout_state(rollouts[(runner.worker_index or 0) % len(rollouts)], go_on)
 
@@ -71,7 +77,7 @@ def load(folder: Path, training: dict[str, Any], algorithm: Algorithm, trial_id:
 
 
 def begin_with_others(sweep: SweepConfig, algorithm: Algorithm) -> None:
-    """Puts the weights of other runs, that roles begin with, into an algorithm that has just been built.
+    """Loads the weights of other runs, with which roles start, into an algorithm that has just been built.
 
     Raises:
         ConfigError: a role's checkpoint has no module for it, or one that does not fit.
@@ -91,8 +97,8 @@ def begin_with_others(sweep: SweepConfig, algorithm: Algorithm) -> None:
         algorithm.env_runner_group.foreach_env_runner(lambda runner: runner.set_state({COMPONENT_RL_MODULE: acting}))
 
 
-def _weights_of(role: str, path: str) -> dict[str, Any]:
-    """The state of the module of a role's name, or of the only one, in another run's checkpoint."""
+def _weights_of(role: str, path: str) -> Weights:
+    """Weights from another run's checkpoint: those of the module with the role's name, or of the only module."""
     modules = load_weights(find_policy(path, f"sharing.roles.{role}.checkpoint"))
     if role not in modules and len(modules) != 1:
         rule = f"hold a module {role}, or one only (it has {', '.join(modules)})"
@@ -100,8 +106,8 @@ def _weights_of(role: str, path: str) -> dict[str, Any]:
     return modules.get(role) or next(iter(modules.values()))
 
 
-def _acting_weights(algorithm: Algorithm) -> dict[str, Any]:
-    """Module id -> what a runner needs of its weights."""
+def _acting_weights(algorithm: Algorithm) -> dict[str, Weights]:
+    """Module id -> the weights that an env runner needs."""
     rl_module = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
     state = algorithm.learner_group.get_state(components=rl_module, inference_only=True)
     return state[COMPONENT_LEARNER][COMPONENT_RL_MODULE]

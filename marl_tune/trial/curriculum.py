@@ -1,7 +1,7 @@
-"""Which stage of its curriculum a trial is in, when it leaves it, and how results of different stages compare.
+"""The stage of its curriculum that a trial is in, and when it changes.
 
-The stages themselves are part of a world's settings: see `marl_tune.envs.curriculum.CurriculumConfig`. They are judged
-once an iteration, because the world changes between two of them.
+The stages are settings of the world: see `marl_tune.envs.curriculum.CurriculumConfig`. A stage is judged once an
+iteration, because the world can only change between two iterations.
 """
 
 from __future__ import annotations
@@ -10,31 +10,39 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from marl_tune.config.errors import unknown
-from marl_tune.envs.curriculum import CurriculumConfig
+from marl_tune.envs.curriculum import CurriculumConfig, curriculum_of
 from marl_tune.results.metrics import COPY, OF_THE_WORLD_ITSELF
 
 
 @dataclass(frozen=True)
 class StageChange:
-    """A stage is left."""
+    """A change from one stage to another."""
 
-    left: int  # its number, from 0
+    left: int  # number of the stage that is left, from 0
     entered: int  # number of the stage after it, or before it
     level: float  # mean of the metric over the window
-    limit: float  # the threshold that it has reached, or what it fell below
+    limit: float  # the threshold that was reached, or the limit `fall_back` that was passed downwards
+
+
+class CurriculumState(TypedDict):
+    """What a checkpoint keeps of a curriculum."""
+
+    stage: int
+    values: list[float]
+    ended: list[int]
 
 
 class Curriculum:
-    """The stage of one trial and the newest episodes that it is judged by.
+    """The stage of one trial, and the newest episodes by which it is judged.
 
-    Stages count from 0; the last, number `len(rules.stages)`, is the world itself. A stage is judged when the window is
-    full and every copy of the world has ended an episode in it: the first to end are the shortest, which in many worlds
-    are the successes.
+    Stages count from 0. The last, number `len(rules.stages)`, is the world itself. A stage is judged when its window is
+    full and every copy of the world has ended an episode in it. The episodes that end first are the shortest, and in
+    many worlds these are the successes.
 
     Args:
         rules: stages, metric, thresholds, window.
@@ -48,17 +56,17 @@ class Curriculum:
         self._ended: set[int] = set()  # copies that have ended an episode in it
 
     def add(self, values: Iterable[float], copies: Iterable[int]) -> None:
-        """Hears of the metric in the next finished episodes of the present stage, and of their copies' numbers."""
+        """Takes in the next finished episodes of the present stage: their metric, and the numbers of their copies."""
         self._values.extend(values)
         self._ended.update(copies)
 
     @property
     def mean(self) -> float:
-        """Of the metric over the window as far as it is filled; NaN before the first episode."""
+        """Mean of the metric over the window, as far as it is filled; NaN before the first episode."""
         return math.fsum(self._values) / len(self._values) if self._values else math.nan
 
     def judge(self) -> StageChange | None:
-        """Goes to the next stage, or back to the one before, where the mean of a full window says so."""
+        """Changes to the next stage, or back to the one before, where the mean of a full window requires it."""
         change = self._change()
         if change is not None:
             self.stage = change.entered
@@ -77,10 +85,9 @@ class Curriculum:
         return None
 
     def numbers(self) -> dict[str, float]:
-        """What a result logs: the stage, how many come after it, the mean, and that over the stage's threshold.
+        """The numbers of a result: the stage, the stages left, the mean, and `progress`, the mean / the threshold.
 
-        `progress` is left out where it would say nothing: before the first episode, in the last stage, and where the
-        threshold is not above 0.
+        `progress` is left out before the first episode, in the last stage, and where the threshold is not above 0.
         """
         left = len(self.rules.stages) - self.stage
         numbers = {"stage": self.stage, "stages_left": left, "mean": self.mean}
@@ -88,27 +95,37 @@ class Curriculum:
             numbers["progress"] = self.mean / self.rules.thresholds[self.stage]
         return numbers
 
-    def get_state(self) -> dict[str, Any]:
-        """The stage and its episodes so far, in plain types; `set_state` takes it back."""
+    def get_state(self) -> CurriculumState:
+        """The stage and its episodes so far, for `set_state`."""
         return {"stage": self.stage, "values": list(self._values), "ended": sorted(self._ended)}
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from an earlier `get_state`, perhaps of another trial with other thresholds."""
+    def set_state(self, state: CurriculumState) -> None:
+        """Continues from an earlier `get_state`, perhaps of another trial with other thresholds."""
         self.stage, self._ended = state["stage"], set(state["ended"])
         self._values.clear()
         self._values.extend(state["values"])
 
 
+def saved_stage(env: object, state: CurriculumState | None) -> int:
+    """The stage in which a trial continues from a checkpoint; 0 where it has no curriculum, or the checkpoint had none.
+
+    Args:
+        env: the trial's settings of its world.
+        state: of the `Curriculum` in the checkpoint.
+    """
+    return 0 if curriculum_of(env) is None or state is None else int(state["stage"])
+
+
 def values_of_episodes(
     metric: str, finished: Sequence[Mapping[str, np.ndarray]], numbers: Mapping[str, float]
 ) -> list[float]:
-    """The metric in each of the episodes that ended in an iteration, as far as it was measured.
+    """The metric of each episode that ended in an iteration, where it was measured.
 
     Args:
         metric: its name in a result.
-        finished: of each env runner in turn, name -> (episodes,), what is measured episode by episode, and `COPY`.
-        numbers: the result. One of its numbers that is not measured by episodes (such as an entropy, or an
-            evaluation's) stands for each of the episodes that ended with it.
+        finished: for each env runner in turn: name -> (episodes,) values of the episodes, and `COPY`.
+        numbers: the result. Where the metric is not measured for each episode (such as an entropy), its number in the
+            result is taken for each episode that ended in the iteration.
 
     Raises:
         ConfigError: if episodes have ended and the result has no such number.

@@ -1,4 +1,4 @@
-"""What Ray imports into the processes that it holds ready for trials; see `marl_tune.cluster.connect`."""
+"""Ray imports this module into the processes that it keeps ready for trials; see `marl_tune.cluster.connect`."""
 
 from marl_tune.cluster.fast_imports import uncollected
 

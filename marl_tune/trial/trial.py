@@ -2,91 +2,60 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from ray import tune
-from ray.rllib.utils.metrics import (
-    ALL_MODULES,
-    ENV_RUNNER_RESULTS,
-    EPISODE_AGENT_RETURN_MEAN,
-    EPISODE_LEN_MEAN,
-    EPISODE_RETURN_MEAN,
-    LEARNER_RESULTS,
-)
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 
-from marl_tune.algorithms.rllib_config import algorithm_config
-from marl_tune.cluster import startup_patches
 from marl_tune.config import convert, overrides
-from marl_tune.config.curriculum_stages import stage_sweeps
-from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SweepConfig
-from marl_tune.config.trial_budget import last_agent_step, num_copies
-from marl_tune.envs.curriculum import curriculum_of
-from marl_tune.evaluation.play import evaluate_modules
 from marl_tune.results import checkpoint_files
-from marl_tune.results.metrics import (
-    COPY,
-    CURRICULUM,
-    EVENTS,
-    FINISHED_EPISODES,
-    FINISHED_RETURNS,
-    GAMES,
-    INTRINSIC_REWARD_MEAN,
-    RETURN_MEAN_AGENT,
-    RETURN_SUM_TEAM,
-    STAGE_CHANGE,
-    flat_metrics,
-)
-from marl_tune.sampling.episode_metrics import by_runner, forget_world
-from marl_tune.self_play.controller import SelfPlay
 from marl_tune.self_play.shared_pool import SharedPool
 from marl_tune.trial import checkpoint
-from marl_tune.trial.breakthroughs import BreakthroughDetector
-from marl_tune.trial.curriculum import Curriculum, values_of_episodes
+from marl_tune.trial.curriculum import saved_stage
+from marl_tune.trial.follower import Follower, Iteration, Numbers
+from marl_tune.trial.followers import Followed, make_followers
+from marl_tune.trial.iteration_report import in_order, report_of, steps_of
+from marl_tune.trial.living_algorithm import LivingAlgorithm, only_live_changes
+
+Overrides = dict[str, Any]  # dotted key -> value: what Tune calls a trial's config
 
 
 class Trial(tune.Trainable):
     """Trains one sample of the search space.
 
-    Its Tune config is a flat dict of dotted overrides on the sweep, `{"algorithm.lr": 3e-4}`; the sweep itself comes
-    as a parameter.
+    Its Tune config is a flat dict of dotted overrides on the sweep, `{"algorithm.lr": 3e-4}`. The sweep itself is a
+    parameter.
 
-    RLlib's own Trainable cannot be reset, so that Tune starts a process at every exploit and every resumed pause.
-    Here `reset_config` only notes the new overrides; the next call decides: a checkpoint that is loaded into the same
-    structure keeps the living Algorithm and changes its settings in place, anything else builds a new Algorithm in
-    this process.
+    Tune cannot reset RLlib's own Trainable, so it would start a process at every exploit and every resumed pause.
+    This one can be reset. `reset_config` only notes the new overrides, and the next call decides: loading a checkpoint
+    of the same structure keeps the living Algorithm and changes its settings in place; anything else builds a new
+    Algorithm in this process.
     """
 
-    def setup(self, config: dict[str, Any], sweep: dict[str, Any], pool: str | None = None) -> None:
+    def setup(self, config: Overrides, sweep: dict[str, Any], pool: str | None = None) -> None:
         """Tune's entry.
 
         Args:
             sweep: the SweepConfig as a plain dict.
             pool: folder of the frozen copies that a population under self-play shares; None: a pool of its own.
         """
-        self._base, self._shared_pool = sweep, None if pool is None else SharedPool(pool)
-        self._algorithm: Any = None  # Algorithm
-        self._sweep: Any = None  # what the living algorithm was built from, or changed to
-        self._world: Any = None  # settings of the world that it samples: the present stage's
-        self._curriculum: Curriculum | None = None  # made before the algorithm; None where env.curriculum is null
-        self._breakthroughs: BreakthroughDetector | None = None  # made with the algorithm
-        self._self_play: SelfPlay | None = None  # made with the algorithm
+        self._base = sweep
+        self.shared_pool = None if pool is None else SharedPool(pool)
+        self._living: LivingAlgorithm | None = None
+        self.followers: dict[str, Follower] = {}  # name -> what follows the living algorithm, in the order of acting
         self.reset_config(config)
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
+    def reset_config(self, new_config: Overrides) -> bool:
         """Notes new overrides; they take effect before the next step, or with the next loaded checkpoint."""
         self._wanted = self._resolve(new_config)
         self._fresh = True
-        self._env_steps = self._agent_steps = 0
+        self.env_steps = self.agent_steps = 0
         return True
 
-    def _resolve(self, trial_overrides: dict[str, Any]) -> SweepConfig:
+    def _resolve(self, trial_overrides: Overrides) -> SweepConfig:
         base = convert.from_dict(self._base)
         if "seed" not in trial_overrides:  # a trial differs from its siblings by its seed, unless the seed is searched
             trial_overrides = {**trial_overrides, "seed": base.seed + trial_number(self.trial_id)}
@@ -94,185 +63,86 @@ class Trial(tune.Trainable):
 
     # -- the algorithm -----------------------------------------------------------------------------------------------
 
-    def _build(self) -> None:
-        """A new Algorithm from the wanted settings, in this process, in the present stage of their curriculum."""
-        self._stop_algorithm()
-        startup_patches.leave_out(compiles=self._wanted.cluster.torch_compile)
-        torch.set_num_threads(self._wanted.cluster.torch_threads)
-        staged = self._staged()
-        self._algorithm = algorithm_config(staged).build_algo()
-        checkpoint.begin_with_others(self._wanted, self._algorithm)
-        self._world, self._sweep, self._fresh = staged.env, self._wanted, False
-        self._breakthroughs = self._detector()
-        self._self_play = None
-        if has_opponents(self._sweep):
-            seed = self._base["seed"]
-            self._self_play = SelfPlay(self._sweep, self._algorithm, self.trial_id, seed, self._shared_pool)
-            self._self_play.begin()
+    @property
+    def living(self) -> LivingAlgorithm:
+        """The algorithm and its present settings. Exists after `build`."""
+        assert self._living is not None
+        return self._living
 
-    def _change(self) -> None:
-        """Makes the living Algorithm one with the wanted settings, which differ in live keys only."""
-        new = self._enter_stage()
-        self._algorithm.learner_group.foreach_learner(lambda learner: learner.apply_settings(new))
-        self._sweep, self._fresh = self._wanted, False
+    @property
+    def algorithm(self) -> Algorithm:
+        """RLlib's Algorithm. Exists after `build`."""
+        return self.living.algorithm
 
-    def _new_curriculum(self, state: dict[str, Any] | None = None) -> Curriculum | None:
-        """At its first stage, or where `state`, that of a checkpoint, says."""
-        rules = curriculum_of(self._wanted.env)
-        if rules is None:
-            return None
-        curriculum = Curriculum(rules, num_copies(self._wanted))
-        if state is not None:
-            curriculum.set_state(state)
-        return curriculum
+    def build(self, stage: int = 0) -> None:
+        """Builds a new Algorithm from the newest settings, in this process, and new followers.
 
-    def _staged(self) -> SweepConfig:
-        """The wanted settings with the world of the present stage."""
-        return stage_sweeps(self._wanted)[-1 if self._curriculum is None else self._curriculum.stage]
+        Args:
+            stage: of the curriculum, from 0.
 
-    def _enter_stage(self) -> Any:
-        """Makes the living Algorithm sample the world of the present stage; policies, moments and counters stay.
-
-        Returns:
-            Its new AlgorithmConfig.
+        Raises:
+            ConfigError: a role's first checkpoint does not fit.
         """
-        staged = self._staged()
-        new = algorithm_config(staged)
-        new.freeze()
-        new_world = staged.env != self._world
-        self._algorithm.config = new
-        self._algorithm.env_runner_group.foreach_env_runner(lambda runner: runner.apply_settings(new, new_world))
-        if new_world:
-            forget_world(self._algorithm.metrics, ENV_RUNNER_RESULTS)
-        self._world = staged.env
-        return new
+        self.cleanup()
+        self._living = LivingAlgorithm(self._wanted, stage)
+        checkpoint.begin_with_others(self._wanted, self.algorithm)
+        self._fresh = False
+        self._follow()
+        for follower in self.followers.values():
+            follower.begin()
 
-    def _stop_algorithm(self) -> None:
-        if self._algorithm is not None:
-            self._algorithm.stop()
-            self._algorithm = None
+    def _follow(self) -> None:
+        """New followers of the living algorithm, which know of no iteration."""
+        seed = self._base["seed"]
+        self.followers = make_followers(Followed(self.living, self.trial_id, seed, self.shared_pool, self._enter_stage))
+
+    def _enter_stage(self, stage: int) -> None:
+        self.living.enter_stage(stage)
+        for follower in self.followers.values():
+            follower.begin_world()
 
     def cleanup(self) -> None:
         """Releases the algorithm's actors, if it has any."""
-        self._stop_algorithm()
+        if self._living is not None:
+            living, self._living = self._living, None
+            living.stop()
 
     # -- Tune's calls ------------------------------------------------------------------------------------------------
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> Numbers:
         """One iteration: one train batch sampled and learned from."""
         if self._fresh:
-            self._curriculum = self._new_curriculum()
-            self._build()
-        self._anneal()
-        result = self._algorithm.train()
-        sampled = result[ENV_RUNNER_RESULTS]
-        env_steps = int(sampled["num_env_steps_sampled"])
-        agent_steps = int(sum(sampled["num_agent_steps_sampled"].values()))
-        self._env_steps += env_steps
-        self._agent_steps += agent_steps
-        played = {}
-        if self._self_play is not None:
-            games = by_runner(sampled.pop(GAMES, []))
-            played = self._self_play.play_on(games, self.iteration + 1, self._agent_steps)
-        learners = {m: _scalars(v) for m, v in result[LEARNER_RESULTS].items() if m != ALL_MODULES}
-        report = {
-            "env_steps": self._env_steps,
-            "agent_steps": self._agent_steps,
-            **self._evaluate(),
-            "steps_per_s": agent_steps / result["time_this_iter_s"],
-            **_returns(sampled),
-            **self._look_for_breakthroughs(sampled),
-            **played,
-            "env_runners": _episodes(sampled, learners),
-            "learners": learners,
-            "seconds": {
-                "sampling": _timer(result, "env_runner_sampling_timer"),
-                "learning": _timer(result, "learner_update_timer"),
-            },
-        }
-        return report | self._follow_curriculum(report, sampled)
-
-    def _anneal(self) -> None:
-        """Tells the learners how much of lr and entropy_coeff is left at this point of the trial."""
-        algorithm = self._sweep.algorithm
-        factors, last = (algorithm.lr_end_factor, algorithm.entropy_end_factor), last_agent_step(self._sweep)
-        if last is not None and factors != (1, 1):
-            done = min(1.0, self._agent_steps / last)
-            lr, entropy = (1 - done * (1 - factor) for factor in factors)
-            self._algorithm.learner_group.foreach_learner(lambda learner: learner.anneal(lr, entropy))
-
-    def _follow_curriculum(self, report: dict[str, Any], sampled: dict[str, Any]) -> dict[str, Any]:
-        """Judges the stage by the episodes that ended in this iteration; the next one samples the stage that follows.
-
-        Returns:
-            What the result says of the stage that it was sampled in.
-        """
-        if self._curriculum is None:
-            return {}
-        finished = by_runner(sampled.get(FINISHED_EPISODES, []))
-        values = values_of_episodes(self._curriculum.rules.metric, finished, flat_metrics(report))
-        self._curriculum.add(values, (copy for runner in finished for copy in runner[COPY].tolist()))
-        told: dict[str, Any] = {CURRICULUM: self._curriculum.numbers()}
-        change = self._curriculum.judge()
-        if change is None:
-            return told
-        self._enter_stage()
-        if self._breakthroughs is not None:
-            self._breakthroughs.begin_world(self._agents())
-        return told | {STAGE_CHANGE: dataclasses.asdict(change)}
-
-    def _evaluate(self) -> dict[str, Any]:
-        """Held-out episodes, every `evaluation.interval` iterations."""
-        rules = self._sweep.evaluation
-        if rules.interval == 0 or (self.iteration + 1) % rules.interval != 0:
-            return {}
-        modules = dict(self._algorithm.env_runner_group.local_env_runner.module.items())
-        seeds = range(rules.seed, rules.seed + rules.episodes)
-        played = evaluate_modules(self._sweep, modules, seeds, rules.explore)
-        means = {RETURN_MEAN_AGENT: played.mean_agent, RETURN_SUM_TEAM: played.sum_team, **played.metrics}
-        return {"evaluation": {name: float(values.mean()) for name, values in means.items()}}
-
-    def _detector(self) -> BreakthroughDetector | None:
-        """One that has heard of no episode; None where nobody asks, or RLlib's runner does not tell of each."""
-        if self._sweep.breakthroughs is None or self._sweep.cluster.rollout == "rllib":
-            return None
-        return BreakthroughDetector(self._sweep.breakthroughs, self._agents())
-
-    def _agents(self) -> list[str]:
-        """Ids of the agents of the world that is sampled, those whose returns count."""
-        return self._algorithm.env_runner_group.local_env_runner.policy_map.counted
-
-    def _look_for_breakthroughs(self, sampled: dict[str, Any]) -> dict[str, Any]:
-        """What the episodes that ended in this iteration were: runner by runner, each one's in their order."""
-        finished = sampled.pop(FINISHED_RETURNS, [])
-        if self._breakthroughs is None:
-            return {}
-        returns = by_runner(finished)
-        events = self._breakthroughs.add(np.concatenate(returns)) if returns else []
-        told = {EVENTS: [dataclasses.asdict(event) for event in events]} if events else {}
-        return self._breakthroughs.metrics() | told
+            self.build()
+        for follower in self.followers.values():
+            follower.before_iteration(self.agent_steps)
+        result = self.algorithm.train()
+        env_steps, agent_steps = steps_of(result)
+        self.env_steps += env_steps
+        self.agent_steps += agent_steps
+        report = report_of(result, self.env_steps, self.agent_steps, agent_steps)
+        iteration = Iteration(self.iteration + 1, self.agent_steps, result[ENV_RUNNER_RESULTS], report)
+        for follower in self.followers.values():
+            report |= follower.after_iteration(iteration)
+        return in_order(report)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Writes weights, optimizer moments and counters; see `marl_tune.trial.checkpoint`."""
         if self._fresh:
-            self._curriculum = self._new_curriculum()
-            self._build()
-        counters: dict[str, Any] = {"trial": self.trial_id}
-        counters |= {"env_steps": self._env_steps, "agent_steps": self._agent_steps}
-        if self._breakthroughs is not None:
-            counters["breakthroughs"] = self._breakthroughs.get_state()
-        if self._curriculum is not None:
-            counters["curriculum"] = self._curriculum.get_state()
-        if self._self_play is not None:
-            counters["self_play"] = self._self_play.get_state()
-        checkpoint.save(Path(checkpoint_dir), self._sweep, self._algorithm, counters)
+            self.build()
+        states = {name: follower.get_state() for name, follower in self.followers.items()}
+        counters = {
+            "trial": self.trial_id,
+            "env_steps": self.env_steps,
+            "agent_steps": self.agent_steps,
+            **{name: state for name, state in states.items() if state is not None},
+        }
+        checkpoint.save(Path(checkpoint_dir), self.living.sweep, self.algorithm, counters)
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
-        """Takes over weights, moments and counters; every setting stays this trial's own.
+        """Takes over weights, optimizer moments and counters; every setting stays this trial's own.
 
-        A copy of another trial goes on with the donor's breakthroughs, their count and their baselines, and in its
-        stage of the curriculum, as it does with its steps and its iteration: what it did before belongs to a policy
-        that is gone.
+        A copy of another trial also takes over the states of the donor's followers: its breakthroughs, its stage of
+        the curriculum, its ratings. What the copy did before belongs to a policy that is gone.
 
         Raises:
             OtherVersion: for a checkpoint that this version cannot read.
@@ -281,75 +151,28 @@ class Trial(tune.Trainable):
         training = checkpoint_files.read_training(folder)
         with checkpoint_files.reading(folder):
             counters = training["counters"]
-            self._curriculum = self._new_curriculum(counters.get("curriculum"))
-        if self._fresh:
-            if self._sweep is not None and only_live_changes(self._sweep, self._wanted):
-                self._change()
-            else:
-                self._build()
-        else:
-            self._enter_stage()
-        self._breakthroughs = self._detector()
+            stage = saved_stage(self._wanted.env, counters.get("curriculum"))
+        self._become(stage)
         with checkpoint_files.reading(folder):
-            checkpoint.load(folder, training, self._algorithm, self.trial_id)
-            self._env_steps, self._agent_steps = counters["env_steps"], counters["agent_steps"]
-            if self._breakthroughs is not None and "breakthroughs" in counters:
-                self._breakthroughs.set_state(counters["breakthroughs"])
-            if self._self_play is not None:
-                self._self_play.set_state(counters["self_play"])
+            checkpoint.load(folder, training, self.algorithm, self.trial_id)
+            self.env_steps, self.agent_steps = counters["env_steps"], counters["agent_steps"]
+            for name, follower in self.followers.items():
+                follower.set_state(counters.get(name))
 
-
-def only_live_changes(old: SweepConfig, new: SweepConfig) -> bool:
-    """Whether a living algorithm of `old` can become one of `new`: all that differs is live, or the seed."""
-    sections = ("env", "module", "sharing", "algorithm", "cluster")
-    before, after = ({s: dataclasses.asdict(getattr(sweep, s)) for s in sections} for sweep in (old, new))
-    return all(overrides.is_live(old, key) for s in sections for key in _differing(before[s], after[s], s))
-
-
-def _differing(before: Any, after: Any, key: str) -> Iterator[str]:
-    """Dotted keys of the values that differ; of sections that have other keys, their own."""
-    if not isinstance(before, dict) or not isinstance(after, dict) or before.keys() != after.keys():
-        if before != after:
-            yield key
-        return
-    for name, value in before.items():
-        yield from _differing(value, after[name], f"{key}.{name}")
+    def _become(self, stage: int) -> None:
+        """Gives the algorithm the newest settings and the world of `stage`: in place where that is possible."""
+        if self._living is not None and not self._fresh:
+            self._living.enter_stage(stage)
+        elif self._living is not None and only_live_changes(self._living.sweep, self._wanted):
+            self._living.change(self._wanted, stage)
+            self._fresh = False
+        else:
+            self.build(stage)
+            return
+        self._follow()
 
 
 def trial_number(trial_id: str) -> int:
     """The number that Tune gives a trial in the order of its creation: `a1b2c_00003` -> 3."""
     tail = trial_id.rsplit("_", 1)[-1]
     return int(tail) if tail.isdigit() else 0
-
-
-def _returns(sampled: dict[str, Any]) -> dict[str, float]:
-    """Both returns, of agents that count. Tune refuses a result without the metric; NaN: no episode has ended yet."""
-    team, of_agents = float(sampled.get(EPISODE_RETURN_MEAN, math.nan)), sampled.get(EPISODE_AGENT_RETURN_MEAN, {})
-    return {RETURN_MEAN_AGENT: team / len(of_agents) if of_agents else math.nan, RETURN_SUM_TEAM: team}
-
-
-def _episodes(sampled: dict[str, Any], learners: dict[str, dict[str, float]]) -> dict[str, float]:
-    """RLlib's numbers of the episodes, and the intrinsic return of an agent where there is one."""
-    episodes = _scalars(sampled)
-    rewards = [numbers[INTRINSIC_REWARD_MEAN] for numbers in learners.values() if INTRINSIC_REWARD_MEAN in numbers]
-    if rewards and EPISODE_LEN_MEAN in episodes:
-        # The reward of a step is known only where it is learned from: its mean, over an episode's length.
-        episodes["intrinsic_return_mean"] = sum(rewards) / len(rewards) * episodes[EPISODE_LEN_MEAN]
-    return episodes
-
-
-def _scalars(values: dict[str, Any]) -> dict[str, float]:
-    """The plain numbers of one level of RLlib's result."""
-    return {k: float(v) for k, v in values.items() if not isinstance(v, dict) and _is_number(v)}
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _timer(result: dict[str, Any], name: str) -> float:
-    return float(result.get("timers", {}).get(name, math.nan))

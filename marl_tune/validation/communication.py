@@ -1,4 +1,4 @@
-"""Where agents can talk to each other: what a communicating module needs of the world, the sharing and the machines."""
+"""Rules of modules whose agents send messages to each other: what they need of world, sharing scheme and cluster."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from marl_tune.sharing.world_facts import policy_map_of, world_facts
 
 
 def check_communication(sweep: SweepConfig) -> None:
-    """Refuses what would tear apart agents that talk to each other, and a range without positions; says nothing of
-    modules that do not communicate."""
+    """Refuses settings under which agents that communicate would be separated, and a range where positions are unknown.
+
+    Modules that do not communicate are not checked.
+    """
     module = sweep.module
     if not isinstance(module, CommunicationFields):
         return
@@ -24,15 +26,15 @@ def check_communication(sweep: SweepConfig) -> None:
     if sweep.cluster.num_learners > 1:
         rule = f"be at most 1 under {name}: RLlib cuts episodes to share them out, and so would part agents that talk"
         raise invalid("cluster.num_learners", rule, sweep.cluster.num_learners)
-    why = _why_it_parts(sweep.sharing)
+    why = _reason_to_refuse(sweep.sharing)
     if why is not None:
         rule = f"be parameter_sharing, roles or shared_critic under {name}: {why}"
         raise invalid("sharing", rule, sweep.sharing.name)
     _check_teams(sweep, name)
 
 
-def _why_it_parts(sharing: SharingConfig) -> str | None:
-    """Why agents do not stay together, in every step of every episode, under a scheme; None where they do."""
+def _reason_to_refuse(sharing: SharingConfig) -> str | None:
+    """Why agents of one module are not together in every step under this scheme; None where they are."""
     if isinstance(sharing, VersusConfig):
         return "whom a module acts for is drawn anew for every game"
     if isinstance(sharing, HierarchicalConfig):
@@ -41,6 +43,7 @@ def _why_it_parts(sharing: SharingConfig) -> str | None:
 
 
 def _check_teams(sweep: SweepConfig, name: str) -> None:
+    """Refuses a world or a sharing scheme in which the agents of a group cannot all hear each other in every step."""
     policy_map = policy_map_of(sweep)
     if world_facts(sweep).takes_turns:
         rule = f"be a world in which all agents act in all steps under {name}: who is gone or waits says nothing"

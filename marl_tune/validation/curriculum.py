@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+
+import gymnasium as gym
 
 from marl_tune.config.curriculum_stages import of_stage, stage_key, stage_sweeps
 from marl_tune.config.errors import ConfigError, invalid
@@ -15,18 +16,19 @@ from marl_tune.results.metrics import OF_THE_WORLD_ITSELF
 from marl_tune.sharing.schemes import CRITIC
 from marl_tune.sharing.world_facts import policy_map_of, world_facts
 
-KINDS = ("observation space", "action space", "number of agents")  # what a module's weights, or its rows, depend on
-STAGED_SEARCHES = ("none", "random", "grid", "pbt", "pb2")  # that compare scores of one stage only, or none at all
+PROPERTIES = ("observation space", "action space", "number of agents")  # of a module: its weights depend on them
+Properties = tuple[gym.Space | None, gym.Space | None, int | None]  # None: the module does not depend on it
+STAGED_SEARCHES = ("none", "random", "grid", "pbt", "pb2")  # these compare scores of one stage only, or none at all
 
 
-def check_stages(sweep: SweepConfig, check_world: Callable[[SweepConfig], None]) -> None:
-    """Refuse a curriculum one of whose stages does not work, or which policies could not be carried through.
+def check_curriculum(sweep: SweepConfig, check_stage: Callable[[SweepConfig], None]) -> None:
+    """Refuses a curriculum with a stage that does not work, or with a stage that policies cannot enter.
 
     Builds the world of every stage.
 
     Args:
         sweep: the sweep; without a curriculum nothing is checked.
-        check_world: the rules that a sweep must keep in its world.
+        check_stage: checks the sweep of one stage; raises ConfigError.
     """
     curriculum = curriculum_of(sweep.env)
     if curriculum is None:
@@ -46,17 +48,17 @@ def check_stages(sweep: SweepConfig, check_world: Callable[[SweepConfig], None])
     expected = _modules(itself)
     for number, staged in enumerate(stages):
         try:
-            check_world(staged)
+            check_stage(staged)
             _check_modules(_modules(staged), expected, stage_key(number), sweep.sharing.name)
         except ConfigError as error:
             raise of_stage(error, stage_key(number)) from error
 
 
-def _modules(sweep: SweepConfig) -> dict[str, tuple[Any, ...]]:
-    """Module id -> its `KINDS`, in the sweep's world."""
+def _modules(sweep: SweepConfig) -> dict[str, Properties]:
+    """Module id -> its `PROPERTIES` in the sweep's world."""
     modules = policy_map_of(sweep).modules
     talks = isinstance(sweep.module, CommunicationFields)
-    spaces: dict[str, tuple[Any, ...]] = {
+    spaces: dict[str, Properties] = {
         module_id: (agents.observation_space, agents.action_space, len(agents.agents) if talks else None)
         for module_id, agents in modules.items()
     }
@@ -65,7 +67,8 @@ def _modules(sweep: SweepConfig) -> dict[str, tuple[Any, ...]]:
     return spaces
 
 
-def _check_modules(there: dict[str, Any], expected: dict[str, Any], key: str, sharing: str) -> None:
+def _check_modules(there: dict[str, Properties], expected: dict[str, Properties], key: str, sharing: str) -> None:
+    """Refuses a stage whose modules differ from those of the world itself."""
     if there.keys() != expected.keys():
         only = sorted(there.keys() ^ expected.keys())
         named = ", ".join(only[:3]) + (", …" if len(only) > 3 else "")
@@ -74,7 +77,7 @@ def _check_modules(there: dict[str, Any], expected: dict[str, Any], key: str, sh
             f"under sharing={sharing}: let agents share modules (sharing=parameter_sharing or roles)"
         )
     for module_id, spaces in there.items():
-        for kind, own, other in zip(KINDS, spaces, expected[module_id], strict=True):
+        for name, own, other in zip(PROPERTIES, spaces, expected[module_id], strict=True):
             if own != other:
-                rule = f"keep the {kind} of module {module_id!r}, {other}, so that policies carry over"
+                rule = f"keep the {name} of module {module_id!r}, {other}, so that policies carry over"
                 raise ConfigError(f"{key} must {rule}, got {own}")

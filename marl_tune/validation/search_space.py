@@ -1,9 +1,8 @@
-"""Tries the search space before a sweep starts: no trial that it can draw may break a rule."""
+"""Rules of the search space: no trial that it can draw may break a rule."""
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from marl_tune.config.convert import field_types
 from marl_tune.config.errors import ConfigError, invalid, unknown
@@ -17,8 +16,13 @@ FULL_PRODUCT = 256  # combinations up to which all are tried; beyond, each value
 
 
 def check_space(sweep: SweepConfig, check_trial: Callable[[SweepConfig], None]) -> None:
-    """Refuse a space with an unknown key, a value of the wrong type or out of its setting's range, or a combination
-    that `check_trial` refuses; under PBT and PB2 also a key that cannot change in a live trial."""
+    """Refuses a space with an unknown key, a value of the wrong type or out of range, or a refused combination.
+
+    Under PBT and PB2 it also refuses a key that cannot change in a live trial.
+
+    Args:
+        check_trial: checks the settings of one trial; raises ConfigError.
+    """
     space = parse(sweep.space)
     for key, distribution in space.items():
         _check_key(sweep, key, distribution, space)
@@ -29,12 +33,15 @@ def check_space(sweep: SweepConfig, check_trial: Callable[[SweepConfig], None]) 
         try:
             check_trial(apply(sweep, overrides))
         except ConfigError as error:
-            raise ConfigError(f"{error}, reached by {_culprits(str(error), space)}") from error
+            raise ConfigError(f"{error}, reached by {_named_entries(str(error), space)}") from error
 
 
-def combinations(space: dict[str, Distribution]) -> Iterator[dict[str, Any]]:
-    """Overrides that the space can draw: all (ranges by their ends and middle) where they are few; else each value once
-    with the other keys at their first, and each pair of ranges at their four pairs of ends."""
+def combinations(space: dict[str, Distribution]) -> Iterator[dict[str, object]]:
+    """Overrides that the space can draw. Ranges are probed at their ends and their middle.
+
+    All combinations where there are at most `FULL_PRODUCT`. Else each value once, with the other keys at their first
+    value, and each pair of ranges at their four pairs of ends.
+    """
     probes = {key: distribution.probes() for key, distribution in space.items()}
     if math.prod(len(values) for values in probes.values()) <= FULL_PRODUCT:
         for point in itertools.product(*probes.values()):
@@ -51,7 +58,7 @@ def combinations(space: dict[str, Distribution]) -> Iterator[dict[str, Any]]:
 
 
 def _check_key(sweep: SweepConfig, key: str, distribution: Distribution, space: dict[str, Distribution]) -> None:
-    """A key is one that trials may differ in, of the present option of its group or of one that `space` chooses."""
+    """Refuses a key in which trials may not differ; valid are those of the chosen option, or of one in `space`."""
     if key in SWAPPABLE:
         if distribution.is_numeric:
             raise invalid(f"space.{key}", "be a choice or grid of the group's options", str(distribution))
@@ -75,7 +82,7 @@ def _is_setting(sweep: SweepConfig, section: str, name: str) -> bool:
     return hasattr(value, name)
 
 
-def _culprits(message: str, space: dict[str, Distribution]) -> str:
-    """The entries of the space that a message names, or all of them."""
+def _named_entries(message: str, space: dict[str, Distribution]) -> str:
+    """The entries of the space that an error message names; all of them where it names none."""
     named = [key for key in space if key in message] or list(space)
     return ", ".join(f"space.{key}: {space[key]}" for key in named)

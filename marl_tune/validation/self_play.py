@@ -1,4 +1,4 @@
-"""Rules of self-play and leagues over several settings; see `marl_tune.validation.validate`."""
+"""Rules of self-play and leagues."""
 
 from marl_tune.config.errors import invalid
 from marl_tune.config.schema.self_play import LeagueConfig, VersusConfig
@@ -10,7 +10,7 @@ from marl_tune.sharing.world_facts import world_facts
 
 
 def check_self_play(sweep: SweepConfig) -> None:
-    """Refuse a trial that ranks by what it does not measure, or whose world has no sides that can be changed."""
+    """Refuses a metric that the trial does not measure, and settings or a world that self-play cannot use."""
     sharing, metric = sweep.sharing, sweep.search.metric
     if not isinstance(sharing, VersusConfig):
         if metric.startswith("self_play/"):

@@ -1,4 +1,4 @@
-"""Rules over a sharing scheme, its roles and its critic."""
+"""Rules of a sharing scheme: its central critic and its roles."""
 
 from marl_tune.config.errors import ConfigError, invalid
 from marl_tune.config.role_settings import role_algorithms, role_modules
@@ -9,8 +9,8 @@ from marl_tune.modules.schemas import SharedEncoderConfig
 from marl_tune.results.checkpoint_folder import find_policy
 
 
-def check_critic(sweep: SweepConfig) -> None:
-    """The rules between sharing, algorithm and machines: `ConfigError` for the first that is broken."""
+def check_central_critic(sweep: SweepConfig) -> None:
+    """Refuses MAPPO without a central critic, and a central critic with RLlib's env runner."""
     shared = isinstance(sweep.sharing, SharedCriticConfig)
     if isinstance(sweep.algorithm, MappoConfig) and not shared:
         raise ConfigError(
@@ -25,8 +25,7 @@ def check_critic(sweep: SweepConfig) -> None:
 
 
 def check_roles(sweep: SweepConfig) -> None:
-    """`ConfigError` names the role's key where a field of its module is unknown, a value is out of range, or its
-    checkpoint is none."""
+    """Refuses a role with an unknown field of its module, a value out of range, or a checkpoint that is not there."""
     role_modules(sweep)
     role_algorithms(sweep)
     for name, role in sweep.sharing.roles.items():
@@ -37,7 +36,7 @@ def check_roles(sweep: SweepConfig) -> None:
 
 
 def _check_shared_encoder(key: str, role: RoleConfig) -> None:
-    """One encoder has one optimizer, and either learns or does not."""
+    """Refuses a role that trains the shared encoder differently: one encoder has one optimizer."""
     for field, free in (("lr", None), ("trains", True), ("checkpoint", None)):
         if getattr(role, field) != free:
             shown = "true" if free else "null"

@@ -1,4 +1,7 @@
-"""Rules over several settings, checked once before anything starts. Each raises `ConfigError`: key, value, rule."""
+"""Rules over several settings, checked once before anything starts.
+
+Each check raises `ConfigError` for the first rule that is broken, with the key, the value and the rule.
+"""
 
 import math
 import os
@@ -19,27 +22,27 @@ from marl_tune.modules.schemas import ImageFields, SharedEncoderConfig, check_im
 from marl_tune.results.metrics import COUNT, FREQUENCY
 from marl_tune.sharing.world_facts import policy_map_of, world_facts
 from marl_tune.validation.communication import check_communication
-from marl_tune.validation.curriculum import check_stages
+from marl_tune.validation.curriculum import check_curriculum
 from marl_tune.validation.search_space import check_space
 from marl_tune.validation.self_play import check_self_play
-from marl_tune.validation.sharing import check_critic, check_roles
+from marl_tune.validation.sharing import check_central_critic, check_roles
 
 
 def validate(sweep: SweepConfig) -> None:
-    """Refuse a sweep that cannot work: `ConfigError` for the first rule that is broken. Writes nothing."""
+    """Refuses a sweep that cannot work. Writes nothing."""
     check_trial(sweep)
     check_search(sweep)
     check_space(sweep, check_trial)
-    check_judges(sweep)
-    check_places(sweep)
+    check_ranking(sweep)
+    check_folders(sweep)
     if sweep.cluster.name == "local":  # a cluster that is joined can be asked only once it has been
         check_cluster(sweep, machine_resources(), "this machine")
 
 
 def check_trial(sweep: SweepConfig) -> None:
-    """Rules that one trial's settings must keep, so also those of every trial that the search can draw."""
+    """Checks the settings of one trial; called for every kind of trial that the search can draw."""
     check_roles(sweep)
-    check_critic(sweep)
+    check_central_critic(sweep)
     check_self_play(sweep)
     algorithm, cluster = sweep.algorithm, sweep.cluster
     for key in ("lr_end_factor", "entropy_end_factor"):
@@ -81,12 +84,14 @@ def check_trial(sweep: SweepConfig) -> None:
     if algorithm.minibatch is not None and algorithm.minibatch < sequence:
         rule = f"hold at least one sequence of module.max_seq_len ({sequence}) agent-steps"
         raise invalid("algorithm.minibatch_size", rule, algorithm.minibatch)
-    check_stages(sweep, check_trial)
+    check_curriculum(sweep, check_trial)
 
 
 def _agents(sweep: SweepConfig) -> tuple[float, bool, int]:
-    """Agents of one copy that act in a step, whether not all act in all steps, and then how many are sure to; asked of
-    the world itself where its settings do not say."""
+    """(agents of one copy that act in a step, whether agents take turns, then how many act in each step at least).
+
+    The world is built to find out, unless its settings tell.
+    """
     if hasattr(sweep.env, "n_agents") and not isinstance(sweep.sharing, HierarchicalConfig):
         return sweep.env.n_agents, False, 0
     facts = world_facts(sweep)
@@ -94,7 +99,7 @@ def _agents(sweep: SweepConfig) -> tuple[float, bool, int]:
 
 
 def _check_convolutions(sweep: SweepConfig) -> None:
-    """Paddings that are set by hand leave every kernel something to read; those that are not always do."""
+    """Refuses explicit paddings of convolutions with which a kernel has no input; automatic paddings always work."""
     of_role = role_modules(sweep)
     modules = [module for module in (sweep.module, *of_role.values()) if isinstance(module, ImageFields)]
     if not any(len(layer) > 3 for module in modules for layer in module.conv_filters):
@@ -110,7 +115,7 @@ def _check_convolutions(sweep: SweepConfig) -> None:
 
 
 def check_search(sweep: SweepConfig) -> None:
-    """The search and the kinds of distributions it can draw from, and the budget it needs."""
+    """Checks the search: the distributions that it can draw from, and the budget that it needs."""
     search, space = sweep.search, parse(sweep.space)
     if search.name != "none" and not space:
         example = "'+space={algorithm.lr:{loguniform:[1e-5,1e-3]}}'"
@@ -130,8 +135,8 @@ def check_search(sweep: SweepConfig) -> None:
         raise invalid("search.perturbation_interval", rule, search.perturbation_interval)
 
 
-def check_judges(sweep: SweepConfig) -> None:
-    """What ranks trials: the metric is measured, the winner can be loaded, and it is judged on seeds not trained on."""
+def check_ranking(sweep: SweepConfig) -> None:
+    """Checks what ranks trials: the metric is measured, checkpoints are kept, held-out seeds are not trained on."""
     if sweep.search.metric.startswith("evaluation/") and sweep.evaluation.interval == 0:
         raise invalid("evaluation.interval", f"be at least 1 where search.metric is {sweep.search.metric}", 0)
     if sweep.search.metric in (COUNT, FREQUENCY):
@@ -155,8 +160,8 @@ def check_judges(sweep: SweepConfig) -> None:
         raise invalid("selection.seed", rule, selection.start)
 
 
-def check_places(sweep: SweepConfig) -> None:
-    """The folders: results_dir can be written to, and resume is a run's folder."""
+def check_folders(sweep: SweepConfig) -> None:
+    """Checks the folders: results_dir can be written to, and resume is the folder of a run."""
     there = Path(sweep.results_dir).expanduser().absolute()
     while not there.exists() and there != there.parent:
         there = there.parent

@@ -92,7 +92,7 @@ def test_a_clone_takes_the_donors_critic_and_keeps_its_own_settings(trial, tmp_p
     donor.train()
     clone.train()
     donor.save(str(tmp_path / "donor"))
-    living = clone._algorithm
+    living = clone.algorithm
     own = {
         "algorithm.critic_lr": 5e-3,
         "algorithm.huber_delta": 3.0,
@@ -101,7 +101,7 @@ def test_a_clone_takes_the_donors_critic_and_keeps_its_own_settings(trial, tmp_p
     }
     clone.reset(own)
     clone.restore(str(tmp_path / "donor"))
-    assert clone._algorithm is living, "the exploit was not in place"
+    assert clone.algorithm is living, "the exploit was not in place"
     assert same(weights(donor), weights(clone))
     first, second = moments(donor), moments(clone)
     assert all(

@@ -121,10 +121,10 @@ def test_first_update_after_an_exploit_uses_the_clones_settings(trial, tmp_path,
     donor.train()
     clone.train()
     donor.save(str(tmp_path / "donor"))
-    living = clone._algorithm
+    living = clone.algorithm
     clone.reset(CLONE)
     clone.restore(str(tmp_path / "donor"))
-    assert clone._algorithm is living, "the exploit was not in place"
+    assert clone.algorithm is living, "the exploit was not in place"
     for values in seen.values():
         values.clear()
     clone.train()

@@ -210,10 +210,10 @@ def test_a_clone_listens_by_its_own_settings_where_it_acts_and_learns(trial, tmp
     for one in (donor, clone):
         one.train()
     donor.save(str(tmp_path / "donor"))
-    living = clone._algorithm
+    living = clone.algorithm
     clone.reset({"module.comm_cut": True, "module.comm_range": 0.5, "module.gumbel_temperature": 0.3})
     clone.restore(str(tmp_path / "donor"))
-    assert clone._algorithm is living
+    assert clone.algorithm is living
     for module in (learner_of(clone).module["shared"], living.env_runner_group.local_env_runner.module["shared"]):
         config = module.model_config
         assert (config["comm_cut"], config["comm_range"], config["gumbel_temperature"]) == (True, 0.5, 0.3)

@@ -45,7 +45,7 @@ def test_the_encoder_gets_gradients_from_all_heads(tiny):
 
 def test_one_optimizer_trains_all(trial, tmp_path):
     one = trial({}, *WORDS)
-    one._build()
+    one.build()
     learner = learner_of(one)
     (name,) = learner._named_optimizers
     parameters = learner._named_optimizers[name].param_groups[0]["params"]
@@ -57,7 +57,7 @@ def test_one_optimizer_trains_all(trial, tmp_path):
     result = one.train()
     assert not torch.equal(before, modules[0].encoder.dense[0].weight)
     assert all(np.isfinite(told["gradients_default_optimizer_global_norm"]) for told in result["learners"].values())
-    runner = one._algorithm.env_runner_group.local_env_runner.module
+    runner = one.algorithm.env_runner_group.local_env_runner.module
     acting = [runner[m] for m in runner.keys()]  # noqa: SIM118
     assert all(policy.encoder is acting[0].encoder for policy in acting)
     assert torch.equal(acting[0].encoder.dense[0].weight, modules[0].encoder.dense[0].weight)

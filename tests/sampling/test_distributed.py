@@ -10,7 +10,7 @@ LEARNERS = ("cluster.num_learners=2", "cluster.num_cpus_per_learner=0.5")
 
 
 def runner_weights(trial):
-    groups = trial._algorithm.env_runner_group
+    groups = trial.algorithm.env_runner_group
     states = groups.foreach_env_runner(lambda r: r.get_state()["rl_module"]["shared"], local_env_runner=False)
     # Only what acts is sent: a runner's critic, if it was built at all, is never used.
     acting = [{k: v for k, v in state.items() if not k.startswith(("critic", "value"))} for state in states]
@@ -24,7 +24,7 @@ def test_runners_sample_with_the_learners_weights_and_keep_their_state(trial, tm
     assert first["agent_steps"] == 400
     assert second["agent_steps"] == 800
     assert second["env_runners"]["num_episodes_lifetime"] == 10
-    learned = one._algorithm.learner_group._learner.module["shared"].state_dict()
+    learned = one.algorithm.learner_group._learner.module["shared"].state_dict()
     for weights in runner_weights(one):
         assert len(weights) >= 6
         assert all(torch.allclose(weights[k], learned[k]) for k in weights)
@@ -40,11 +40,11 @@ def test_settings_reach_runners_in_place(trial, tmp_path):
     one = trial(None, *RUNNERS)
     one.train()
     one.save(str(tmp_path / "here"))
-    living = one._algorithm
+    living = one.algorithm
     one.reset({"env.pheromone_decay": 0.5, "algorithm.lr": 7e-4})
     one.restore(str(tmp_path / "here"))
     one.train()
-    assert one._algorithm is living
+    assert one.algorithm is living
     decays = living.env_runner_group.foreach_env_runner(
         lambda runner: runner.env.config.pheromone_decay, local_env_runner=False
     )
@@ -53,7 +53,7 @@ def test_settings_reach_runners_in_place(trial, tmp_path):
 
 def weights_of_learners(trial):
     """Of each learner: (module, name) -> array."""
-    states = trial._algorithm.learner_group.foreach_learner(
+    states = trial.algorithm.learner_group.foreach_learner(
         lambda learner: {
             (m, name): tensor.numpy()
             for m, module in learner.module.items()
@@ -73,7 +73,7 @@ def test_two_learners_share_a_batch_and_agree(trial, tmp_path):
     one.reset({"algorithm.lr": 5e-4})
     one.restore(str(tmp_path / "here"))
     one.train()
-    rates = one._algorithm.learner_group.foreach_learner(
+    rates = one.algorithm.learner_group.foreach_learner(
         lambda learner: [group["lr"] for o in learner._named_optimizers.values() for group in o.param_groups]
     )
     assert [rate.get() for rate in rates] == [[5e-4], [5e-4]]

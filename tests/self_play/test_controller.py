@@ -44,7 +44,7 @@ def lone(composed):
 
     def make(*words, number=0, pool=None):
         one = InProcess(composed(*words), f"test_{number:05d}")
-        one._shared_pool = pool
+        one.shared_pool = pool
         made.append(one)
         return one
 
@@ -53,13 +53,17 @@ def lone(composed):
         one.stop()
 
 
+def self_play_of(trial):
+    return trial.followers["self_play"].self_play
+
+
 def weights(trial, module_id):
     return {k: v.clone() for k, v in learner_of(trial).module[module_id].state_dict().items()}
 
 
 def acting(trial, module_id):
     """What the runner's module acts by: it is never sent the value function."""
-    state = trial._algorithm.env_runner.module[module_id].state_dict()
+    state = trial.algorithm.env_runner.module[module_id].state_dict()
     return {name: value for name, value in state.items() if not name.startswith(("value_head", "critic_encoder"))}
 
 
@@ -86,13 +90,13 @@ def test_two_iterations_and_what_they_report(lone):
 def test_self_play_is_handed_the_games_of_each_runner(lone, monkeypatch):
     one, heard = lone(), []
     one.train()
-    play_on = one._self_play.play_on
+    play_on = self_play_of(one).play_on
 
     def noted(games, *rest):
         heard.extend(games)
         return play_on(games, *rest)
 
-    monkeypatch.setattr(one._self_play, "play_on", noted)
+    monkeypatch.setattr(self_play_of(one), "play_on", noted)
     one.train()
     (games,) = heard
     assert isinstance(games, Games)
@@ -119,7 +123,7 @@ def test_copies_are_frozen_in_the_learner_and_in_the_runner(lone):
 def test_opponents_experience_never_leaves_the_runner(lone):
     one = lone("sharing.mirror=0")
     one.train()
-    runner = one._algorithm.env_runner
+    runner = one.algorithm.env_runner
     pieces = runner.sample()
     assert {piece.module_id for piece in pieces} == {"main"}
     assert {piece.agent_id for piece in pieces} == {"player_1", "player_2"}, "main plays both sides"
@@ -130,7 +134,7 @@ def test_opponents_experience_never_leaves_the_runner(lone):
     mirror = lone("sharing.mirror=1")
     mirror.train()
     both = {}
-    for piece in mirror._algorithm.env_runner.sample() + mirror._algorithm.env_runner.sample():
+    for piece in mirror.algorithm.env_runner.sample() + mirror.algorithm.env_runner.sample():
         both.setdefault(piece.multi_agent_episode_id, set()).add(piece.agent_id)
     assert max(len(agents) for agents in both.values()) == 2, "of a game against itself it learns from both"
 
@@ -138,7 +142,7 @@ def test_opponents_experience_never_leaves_the_runner(lone):
 def test_a_game_counts_for_nobody_when_its_opponent_is_replaced(lone):
     one = lone("sharing.mirror=0")
     one.train()
-    runner = one._algorithm.env_runner
+    runner = one.algorithm.env_runner
     runner.get_metrics()
     runner.sample(num_timesteps=24)
     runner.rollout.finished.clear()
@@ -155,9 +159,9 @@ def test_weights_of_frozen_modules_are_not_sent_every_iteration(lone, monkeypatc
     one = lone(*EAGER)
     one.train()
     sent = []
-    whole = type(one._algorithm.env_runner_group).sync_weights
+    whole = type(one.algorithm.env_runner_group).sync_weights
     monkeypatch.setattr(
-        type(one._algorithm.env_runner_group),
+        type(one.algorithm.env_runner_group),
         "sync_weights",
         lambda self, *, policies, **kwargs: (sent.append(set(policies)), whole(self, policies=policies, **kwargs)),
     )
@@ -172,7 +176,7 @@ def test_a_paused_trial_goes_on_exactly(lone, tmp_path):
         one.train()
     saved = one.save(str(tmp_path / "pause"))
     expected = [one.train() for _ in range(3)]
-    after, pool = weights(one, "main"), one._self_play.get_state()
+    after, pool = weights(one, "main"), self_play_of(one).get_state()
     again = lone(*words)
     again.restore(saved)
     results = [again.train() for _ in range(3)]
@@ -181,7 +185,7 @@ def test_a_paused_trial_goes_on_exactly(lone, tmp_path):
         assert theirs["self_play_table"] == ours["self_play_table"]
         assert theirs["learners"]["main"]["policy_loss"] == ours["learners"]["main"]["policy_loss"]
     assert equal(after, weights(again, "main"))
-    np.testing.assert_equal(pool, again._self_play.get_state())
+    np.testing.assert_equal(pool, self_play_of(again).get_state())
     for slot in ("opponent_0", "opponent_1", "opponent_2"):
         assert equal(weights(one, slot), weights(again, slot))
         assert equal(weights(again, slot), acting(again, slot))
@@ -195,13 +199,13 @@ def test_a_clone_takes_the_donors_rating_and_copies(lone, tmp_path):
     donor.save(str(tmp_path / "donor"))
     clone.reset({"algorithm.lr": 5e-3})
     clone.restore(str(tmp_path / "donor"))
-    assert clone._self_play.pool.metrics() == donor._self_play.pool.metrics()
-    tables = [each._algorithm.env_runner.policy_map.matchmaker.table for each in (clone, donor)]
+    assert self_play_of(clone).pool.metrics() == self_play_of(donor).pool.metrics()
+    tables = [each.algorithm.env_runner.policy_map.matchmaker.table for each in (clone, donor)]
     assert tables[0] == tables[1]
     for slot in ("main", "opponent_0", "opponent_1"):
         assert equal(weights(clone, slot), weights(donor, slot))
         assert equal(weights(clone, slot), acting(clone, slot))
-    before = donor._self_play.pool.first.elo
+    before = self_play_of(donor).pool.first.elo
     assert abs(clone.train()["self_play"]["elo"] - before) < 200, "it goes on from there"
 
 
@@ -215,9 +219,9 @@ def test_a_population_shares_its_copies_on_one_scale(lone, tmp_path):
     names = {path.stem for path in (tmp_path / "pool").glob("*.pt")}
     assert len(names) == 8
     assert not [path for path in (tmp_path / "pool").iterdir() if path.name.startswith(".")]
-    held = [p for one in trials for p in one._self_play.pool.slots.values() if p.name != UNTRAINED]
+    held = [p for one in trials for p in self_play_of(one).pool.slots.values() if p.name != UNTRAINED]
     assert {p.name for p in held} <= names
-    owners = [{p.name.split(".")[0] for p in one._self_play.pool.slots.values()} - {UNTRAINED} for one in trials]
+    owners = [{p.name.split(".")[0] for p in self_play_of(one).pool.slots.values()} - {UNTRAINED} for one in trials]
     assert any(len(of_one) == 2 for of_one in owners) or owners[0] != {"test_00000"}, "copies of the other trial"
     ratings = {}
     for player in held:
@@ -280,7 +284,7 @@ def test_a_league_trains_all_learners_and_resets_exploiters(lone):
 def test_a_league_learns_from_the_game_of_whose_turn_it_is(lone):
     one = lone("sharing=league")
     one.train()
-    runner = one._algorithm.env_runner
+    runner = one.algorithm.env_runner
     assert runner.policy_map.matchmaker.table["main_exploiter_0"] == {"main_0": 1.0}
     modules = {}
     for _ in range(3):

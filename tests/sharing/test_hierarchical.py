@@ -162,7 +162,7 @@ def test_both_learn_and_only_the_workers_returns_are_reported(trial):
     assert last["agent_steps"] == pytest.approx(3 * 400, abs=4 * 5 * 2)
     settings = learner_of(one)._batch_settings
     assert (settings("shared").gamma, settings("managers_of_ants").gamma) == (0.9, 0.5)
-    played = evaluate_modules(one._sweep, dict(learner_of(one).module.items()), range(4))
+    played = evaluate_modules(one.living.sweep, dict(learner_of(one).module.items()), range(4))
     assert list(played.returns) == [f"ant_{i}" for i in range(4)]
     assert played.sum_team == pytest.approx(4 * played.mean_agent)
     assert results[1]["evaluation"].keys() >= {"return_mean_agent", "food_collected"}
@@ -194,10 +194,10 @@ def test_a_clone_keeps_its_own_discount(trial, tmp_path):
     donor.train()
     clone.train()
     donor.save(str(tmp_path / "donor"))
-    living = clone._algorithm
+    living = clone.algorithm
     clone.reset({"sharing.manager_gamma": 0.8})
     clone.restore(str(tmp_path / "donor"))
-    assert clone._algorithm is living
+    assert clone.algorithm is living
     assert learner_of(clone)._batch_settings("managers_of_ants").gamma == 0.8
     assert np.isfinite(clone.train()["learners"]["managers_of_ants"]["total_loss"])
 

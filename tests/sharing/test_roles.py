@@ -50,7 +50,7 @@ def test_a_role_learns_by_settings_of_its_own(trial):
     one = trial(own, "sharing=roles", ROLES)
     one.train()
     assert read_by(learner_of(one), "scouts") == pytest.approx(OWN)
-    common = {name: getattr(one._sweep.algorithm, name) for name in LEARNING}
+    common = {name: getattr(one.living.sweep.algorithm, name) for name in LEARNING}
     assert read_by(learner_of(one), "workers") == pytest.approx(common)
     assert set(OWN) == set(LEARNING)
 
@@ -61,17 +61,17 @@ def test_a_clone_takes_its_own_settings_in_place(trial, tmp_path):
     donor.train()
     clone.train()
     donor.save(str(tmp_path / "donor"))
-    living = clone._algorithm
+    living = clone.algorithm
     clone.reset({key: 5e-4})
     clone.restore(str(tmp_path / "donor"))
-    assert clone._algorithm is living, "the exploit was not in place"
+    assert clone.algorithm is living, "the exploit was not in place"
     assert same(weights_of(clone)["scouts"], weights_of(donor)["scouts"])
     assert read_by(learner_of(clone), "scouts")["lr"] == pytest.approx(5e-4)
 
 
 def test_a_role_that_does_not_train_stays_as_it_is(trial):
     one = trial({}, "sharing=roles", ROLES, "+sharing.roles.scouts.trains=false")
-    one._build()
+    one.build()
     before, result = weights_of(one), one.train()
     assert same(before["scouts"], weights_of(one)["scouts"])
     assert not same(before["workers"], weights_of(one)["workers"])
@@ -87,18 +87,18 @@ def test_a_role_begins_with_the_module_of_another_run(trial, tmp_path):
     one = trial({}, *words, first, "+sharing.roles.workers.trains=false", number=1)
     one.train()
     assert same(weights_of(one)["workers"], weights_of(other)["workers"])
-    acting = one._algorithm.env_runner_group.local_env_runner.module["workers"].state_dict()
+    acting = one.algorithm.env_runner_group.local_env_runner.module["workers"].state_dict()
     chosen_by = {name: value for name, value in acting.items() if name.startswith(("encoder", "policy_head"))}
     assert same(chosen_by, weights_of(other)["workers"])
     assert not same(weights_of(one)["scouts"], weights_of(other)["scouts"])
     narrow = trial({}, *words, first, "module.hidden_dims=[8]", number=2)
     rule = r"sharing\.roles\.workers\.checkpoint must hold a module that fits the role \(size mismatch"
     with pytest.raises(ConfigError, match=rule):
-        narrow._build()
+        narrow.build()
     renamed = ROLES.replace("workers", "others")
     lost = trial({}, "sharing=roles", renamed, f"+sharing.roles.others.checkpoint={tmp_path}", number=3)
     with pytest.raises(ConfigError, match=r"roles\.others\.checkpoint must hold a module others, or one only \(it has"):
-        lost._build()
+        lost.build()
 
 
 @pytest.mark.parametrize(

@@ -297,8 +297,9 @@ class TestInATrial:
     @pytest.mark.slow
     def test_the_episodes_of_all_runners_are_heard_of(self, trial):
         trained(one := trial(None, "cluster.num_env_runners=2", "cluster.num_envs_per_env_runner=5"), 2)
-        assert one._breakthroughs.episodes == 10  # 2 runners, 5 copies, 10 steps an iteration, 20 an episode
-        assert np.isfinite(one._breakthroughs._last[-10:]).all()
+        state = one.followers["breakthroughs"].get_state()
+        assert state["episodes"] == 10  # 2 runners, 5 copies, 10 steps an iteration, 20 an episode
+        assert np.isfinite(state["last"][-10:]).all()
 
 
 # -- callbacks and files -----------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from marl_tune.search.pb2 import Pb2
 from marl_tune.search.pbt import Pbt
 from marl_tune.sweep.run import run
 from marl_tune.trial.breakthroughs import BreakthroughDetector
-from marl_tune.trial.trial import Trial, only_live_changes
+from marl_tune.trial.living_algorithm import LivingAlgorithm, only_live_changes
 
 # Each stage is left after its first iteration: 5 episodes end in it, and no return is as low as that.
 FAST = "env.curriculum={stages:[{n_agents:2,grid_size:[6,6]},{n_agents:3}],threshold:-100,episodes:5}"
@@ -47,19 +47,20 @@ def loss(result):
 
 
 def test_policies_go_through_the_stages(trial, monkeypatch):
-    around, enter = [], Trial._enter_stage
+    around, enter = [], LivingAlgorithm.enter_stage
 
-    def watched(self):
+    def watched(self, stage):
         before = state_of(self)
-        enter(self)
+        config = enter(self, stage)
         around.append((before, state_of(self)))
+        return config
 
-    monkeypatch.setattr(Trial, "_enter_stage", watched)
+    monkeypatch.setattr(LivingAlgorithm, "enter_stage", watched)
     one = trial(None, FAST)
     results = [one.train()]
-    living = one._algorithm
+    living = one.algorithm
     results += [one.train() for _ in range(3)]
-    assert one._algorithm is living
+    assert one.algorithm is living
     assert len(around) == 2
     assert all(equal(before, after) for before, after in around)
     assert [result["curriculum"]["stage"] for result in results] == [0, 1, 2, 2]
@@ -67,8 +68,8 @@ def test_policies_go_through_the_stages(trial, monkeypatch):
     assert [change and (change["left"], change["entered"]) for change in changes] == [(0, 1), (1, 2), None, None]
     for result, agents in zip(results, (2, 3, 4, 4), strict=True):
         assert result["return_sum_team"] == pytest.approx(agents * result["return_mean_agent"])
-    assert one._algorithm.env_runner.env.config == one._sweep.env.__class__(
-        **{**vars(one._sweep.env), "curriculum": None}
+    assert one.algorithm.env_runner.env.config == one.living.sweep.env.__class__(
+        **{**vars(one.living.sweep.env), "curriculum": None}
     )
     steps = np.diff([0, *(result["agent_steps"] for result in results)])
     assert steps.tolist() == [400, 405, 400, 400], "rounded up to one step of all agents"
@@ -128,14 +129,14 @@ def test_a_copy_goes_on_in_its_donors_stage_by_its_own_rules(trial, tmp_path):
     donor.train()
     clone.train()
     donor.save(str(tmp_path / "donor"))
-    living = clone._algorithm
+    living = clone.algorithm
     clone.reset({"env.curriculum.threshold": 500.0})
     clone.restore(str(tmp_path / "donor"))
-    assert clone._algorithm is living
+    assert clone.algorithm is living
     assert equal(state_of(clone), state_of(donor))
     result = clone.train()
-    assert (result["curriculum"]["stage"], clone._algorithm.env_runner.env.config.n_agents) == (1, 3)
-    assert clone._curriculum.rules.threshold == 500.0
+    assert (result["curriculum"]["stage"], clone.algorithm.env_runner.env.config.n_agents) == (1, 3)
+    assert clone.followers["curriculum"].curriculum.rules.threshold == 500.0
     assert result["return_sum_team"] == pytest.approx(3 * result["return_mean_agent"])
 
 
@@ -280,20 +281,20 @@ def test_remote_runners_go_through_the_stages(trial):
     one = trial(None, FAST, "cluster.num_env_runners=2", "cluster.num_envs_per_env_runner=5")
     results = [one.train() for _ in range(5)]
     assert [result["curriculum"]["stage"] for result in results][-1] == 2
-    group = one._algorithm.env_runner_group
+    group = one.algorithm.env_runner_group
     assert group.foreach_env_runner(lambda runner: len(runner.policy_map.agents)) == [4, 4, 4]
     for result in results:
         present = result["curriculum"]["stage"] + 2
         if not np.isnan(result["return_mean_agent"]):
             assert result["return_sum_team"] == pytest.approx(present * result["return_mean_agent"])
     # Ray makes a runner that died from the settings of its first start; RLlib then tells of it.
-    old = algorithm_config(stage_sweeps(one._sweep)[0])
+    old = algorithm_config(stage_sweeps(one.living.sweep)[0])
     group.foreach_env_runner(
         lambda runner: runner.apply_settings(old, True), local_env_runner=False, remote_worker_ids=[1]
     )
     assert group.foreach_env_runner(lambda runner: len(runner.policy_map.agents)) == [4, 2, 4]
-    one._algorithm._make_on_env_runners_recreated_callbacks(
-        config=one._algorithm.config, env_runner_group=group, restored_env_runner_indices=[1]
+    one.algorithm._make_on_env_runners_recreated_callbacks(
+        config=one.algorithm.config, env_runner_group=group, restored_env_runner_indices=[1]
     )
     assert group.foreach_env_runner(lambda runner: len(runner.policy_map.agents)) == [4, 4, 4]
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from probes import learner_of as learner
 
-from marl_tune.trial.trial import only_live_changes, trial_number
+from marl_tune import envs
+from marl_tune.trial.living_algorithm import only_live_changes
+from marl_tune.trial.trial import trial_number
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -80,10 +82,10 @@ def test_a_reset_without_a_checkpoint_is_a_new_trial(trial):
 def test_a_new_structure_is_built_in_the_same_process(trial):
     one = trial()
     one.train()
-    before = one._algorithm
+    before = one.algorithm
     one.reset({"module.hidden_dims": [16]})
     one.train()
-    assert one._algorithm is not before
+    assert one.algorithm is not before
     assert learner(one).module["shared"].model_config["hidden_dims"] == [16]
 
 
@@ -92,12 +94,12 @@ def test_a_clone_keeps_the_living_algorithm(trial, tmp_path):
     donor.train()
     clone.train()
     donor.save(str(tmp_path / "donor"))
-    living = clone._algorithm
+    living = clone.algorithm
     clone.reset({"algorithm.lr": 3e-3})
     clone.restore(str(tmp_path / "donor"))
-    assert clone._algorithm is living
+    assert clone.algorithm is living
     assert equal(weights(clone), weights(donor))
-    assert clone._agent_steps == donor._agent_steps
+    assert clone.agent_steps == donor.agent_steps
 
 
 ANNEALED = ("stop.iterations=4", "stop.agent_steps=null", "algorithm.lr=1e-3", "algorithm.entropy_coeff=0.2")
@@ -151,7 +153,7 @@ def test_world_settings_change_in_place(trial, tmp_path):
     clone.reset({"env.pheromone_decay": 0.5})
     clone.restore(str(tmp_path / "donor"))
     clone.train()
-    assert clone._algorithm.env_runner.env.config.pheromone_decay == 0.5
+    assert clone.algorithm.env_runner.env.config.pheromone_decay == 0.5
 
 
 def test_a_checkpoint_says_what_it_is(trial, tmp_path):
@@ -173,3 +175,24 @@ def test_rllibs_runner_can_take_the_batched_ones_place(trial, tmp_path):
     one.reset({"algorithm.lr": 5e-4, "env.pheromone_decay": 0.5})
     one.restore(str(tmp_path / "here"))
     assert one.train()["agent_steps"] == 1200
+
+
+def test_an_exploit_in_place_builds_no_world(trial, tmp_path, monkeypatch):
+    """PBT's exploit, and a curriculum's config, ask for facts of a world that is known already."""
+    built, make_world = [], envs.make_world
+
+    def counted(config, num_envs):
+        built.append(config)
+        return make_world(config, num_envs)
+
+    donor, clone = trial({"algorithm.lr": 1e-3}, number=0), trial({"algorithm.lr": 2e-3}, number=1)
+    donor.train()
+    clone.train()
+    donor.save(str(tmp_path / "donor"))
+    monkeypatch.setattr(envs, "make_world", counted)
+    clone.reset({"algorithm.lr": 3e-3})
+    clone.restore(str(tmp_path / "donor"))
+    assert built == []
+    clone.reset({"algorithm.lr": 3e-3, "env.pheromone_decay": 0.123})
+    clone.restore(str(tmp_path / "donor"))
+    assert len(built) == 2, "new settings of the world: once for its facts, once for the runner"
