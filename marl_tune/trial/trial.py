@@ -22,6 +22,7 @@ from ray.rllib.utils.metrics import (
 
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.cluster import startup_patches
+from marl_tune.cluster.algorithm_folder import without_folder
 from marl_tune.config import convert, overrides
 from marl_tune.config.curriculum_stages import stage_sweeps
 from marl_tune.config.schema.self_play import has_opponents
@@ -97,10 +98,12 @@ class Trial(tune.Trainable):
     def _build(self) -> None:
         """A new Algorithm from the wanted settings, in this process, in the present stage of their curriculum."""
         self._stop_algorithm()
-        startup_patches.leave_out(compiles=self._wanted.cluster.torch_compile)
         torch.set_num_threads(self._wanted.cluster.torch_threads)
         staged = self._staged()
-        self._algorithm = algorithm_config(staged).build_algo()
+        config = algorithm_config(staged)
+        config.algo_class = without_folder(config.algo_class)
+        with startup_patches.building(compiles=self._wanted.cluster.torch_compile):
+            self._algorithm = config.build_algo()
         checkpoint.begin_with_others(self._wanted, self._algorithm)
         self._world, self._sweep, self._fresh = staged.env, self._wanted, False
         self._breakthroughs = self._detector()
