@@ -41,6 +41,7 @@ def deterministic_without_compiler(compiles: bool) -> Iterator[None]:
 
     Reason: RLlib calls this function when an Algorithm gets its seed. The function imports `torch._inductor` to set a
         flag of the compiler there. A trial that does not compile does not need that flag.
+    Gain: 3.7 s of the processor's time, 34 % of a lone trial of one iteration.
     Test: `test_the_deterministic_switch_loads_the_compiler_unless_patched`.
 
     Args:
@@ -72,6 +73,7 @@ def ray_on_demand() -> None:
 
     Reason: a group puts its config and, at every iteration, the weights into Ray's object store. They are for remote
         env runners only. But `ray.put` starts a whole Ray where none runs, also for a group without remote runners.
+    Gain: 10 s of the processor's time, 58 % of a lone trial of one iteration.
     Test: `test_env_runner_groups_put_into_the_object_store_of_ray`.
 
     The name `ray` in RLlib's module stays replaced until the process ends. A group uses it at every iteration, so the
@@ -104,6 +106,7 @@ def ready_processes() -> Iterator[None]:
 
     Reason: Tune sets an environment variable for PyTorch Lightning (`PL_DISABLE_FORK`) in every actor. For an actor
         with environment variables of its own Ray starts a new process, which imports everything again.
+    Gain: 5.1 s of the processor's time, 12 % of a search with two trials of two iterations.
     Test: `test_a_process_that_is_ready_can_become_a_trial`.
     """
     original = dict(class_cache.DEFAULT_ENV_VARS)

@@ -18,7 +18,8 @@ class Adam(torch.optim.Adam):
 
     `differentiable=True` is not supported: a step never records gradients.
 
-    The gain is in the table of docs/decisions/startup_and_ray.md. Tested by `tests/learning/test_adam.py`.
+    Gain: 4.0 s of the processor's time, 34 % of a lone trial of one iteration; see docs/decisions/startup_and_ray.md.
+    Test: `tests/learning/test_adam.py`.
     """
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
