@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import ray
@@ -14,6 +15,7 @@ from ray.rllib.env import env_runner_group
 from ray.tune import Trainable
 from ray.tune.execution.class_cache import _ActorClassCache
 
+from benchmarks.startup_patches import PATCHES
 from marl_tune.cluster import connect, startup_patches
 from marl_tune.cluster.algorithm_folder import without_folder
 
@@ -94,3 +96,11 @@ def test_an_algorithm_makes_no_folder():
     instance = object.__new__(kind)
     instance._setup_logdir()
     assert instance._logdir is None
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_the_benchmark_finds_what_it_leaves_out(name):
+    """A patch that was renamed would stay in place in both of the commands that are compared."""
+    for place in (PATCHES[name].place, PATCHES[name].instead):
+        module, _, attribute = place.partition(":")
+        assert callable(getattr(import_module(module), attribute))
