@@ -15,7 +15,7 @@ def without_folder(kind: type[Algorithm]) -> type[Algorithm]:
     into it: all files of a run are in the run's own folder.
     """
 
-    class WithoutFolder(kind):  # type: ignore[misc, valid-type]
+    class WithoutFolder(kind):
         def _setup_logdir(self) -> None:
             self._logdir = None
 

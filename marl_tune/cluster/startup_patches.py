@@ -73,7 +73,7 @@ def ray_on_demand() -> None:
 
     Reason: a group puts its config and, at every iteration, the weights into Ray's object store. They are for remote
         env runners only. But `ray.put` starts a whole Ray where none runs, also for a group without remote runners.
-    Gain: 10 s of the processor's time, 58 % of a lone trial of one iteration.
+    Gain: 10 s of the processor's time, 57 % of a lone trial of one iteration.
     Test: `test_env_runner_groups_put_into_the_object_store_of_ray`.
 
     The name `ray` in RLlib's module stays replaced until the process ends. A group uses it at every iteration, so the
