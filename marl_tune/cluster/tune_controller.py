@@ -53,7 +53,7 @@ def keeping_processes() -> Iterator[None]:
 
     Reason: see `KeepingController`. `tune.run` has no argument for the class of its controller, so the name is replaced
         in its module.
-    Gain: 5.2 s of the processor's time for each process that is kept. How often that happens is chance; the gain over a
+    Gain: 5.3 s of the processor's time for each process that is kept. How often that happens is chance; the gain over a
         whole sweep is not settled (docs/decisions/startup_and_ray.md).
     Test: `test_tune_gives_up_a_process_that_a_trial_waits_for`.
     """
