@@ -1,4 +1,4 @@
-"""Ray for a sweep: starting or joining it, and what a trial takes of it."""
+"""Ray for a sweep: starts or joins it, and counts how many trials run in it at once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from marl_tune.config.trial_resources import Resources, trial_resources
 
 
 def connect(cluster: ClusterConfig, processes: int = 0) -> None:
-    """Starts Ray on this machine, or joins a running cluster; a Ray that this process already uses is kept (multirun).
+    """Starts Ray on this machine, or joins a running cluster. Where this process already uses a Ray, it stays.
 
     Args:
-        processes: that the sweep will keep busy at once. Ray holds one ready for each CPU; where at least every other
-            of them will be used, they import what a trial needs before they are asked to.
+        cluster: the settings; `name` says whether to start or to join.
+        processes: number of processes that the sweep will keep busy at once. Ray holds one process ready for each CPU.
+            Where at least half of them will be used, they import in advance what a trial needs.
 
     Raises:
         ConfigError: there is no cluster at `cluster.address`.
@@ -54,7 +55,7 @@ def connect(cluster: ClusterConfig, processes: int = 0) -> None:
 
 
 def _answers(address: str) -> bool:
-    """Whether something listens at host:port; Ray itself would try for ten minutes."""
+    """Whether something listens at host:port. Ray itself would try for ten minutes."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=5):
@@ -64,13 +65,13 @@ def _answers(address: str) -> bool:
 
 
 def available() -> Resources:
-    """What the connected cluster has in all."""
-    there = ray.cluster_resources()
-    return Resources(cpus=there.get("CPU", 0.0), gpus=there.get("GPU", 0.0))
+    """All CPUs and GPUs of the connected cluster, used ones too."""
+    total = ray.cluster_resources()
+    return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
 
 
 def concurrent_trials(sweep: SweepConfig, there: Resources) -> int:
-    """How many trials run at once where this much is there; at least 1."""
+    """How many trials run at once with the resources `there`, at least 1."""
     need, limit = trial_resources(sweep), sweep.search.max_concurrent
     fits = int(there.cpus / need.cpus + 1e-6)
     if need.gpus:

@@ -1,4 +1,4 @@
-"""What a trial takes of the machines, and what there is."""
+"""The CPUs and GPUs of this machine, and whether a sweep fits into what there is."""
 
 import os
 import shutil
@@ -11,14 +11,20 @@ from marl_tune.config.trial_resources import Resources, env_workers, trial_resou
 
 
 def machine_resources() -> Resources:
-    """What this machine has, asked of the operating system, so that neither torch nor Ray need to be there."""
+    """CPUs and GPUs of this machine. The operating system is asked, so neither torch nor Ray is imported."""
     return Resources(cpus=os.cpu_count() or 1, gpus=_count_gpus())
 
 
 def check_cluster(sweep: SweepConfig, there: Resources, where: str) -> None:
-    """Refuse a sweep that wants more than is `there`, or a trial that no share of it can hold.
+    """Checks that the resources `there` suffice for the sweep and for one trial.
 
-    `where` names the place in the message: "this machine", or the address of a cluster.
+    Args:
+        sweep: the sweep.
+        there: CPUs and GPUs that exist.
+        where: name of the place in messages, such as "this machine" or "the cluster".
+
+    Raises:
+        ConfigError: the sweep asks for more than exists, or one trial needs more than the sweep may use.
     """
     cluster = sweep.cluster
     if cluster.num_cpus is not None and cluster.num_cpus > there.cpus:
@@ -48,7 +54,7 @@ def check_cluster(sweep: SweepConfig, there: Resources, where: str) -> None:
 
 
 def _count_gpus() -> int:
-    """NVIDIA GPUs that CUDA shows to a process started here."""
+    """Number of NVIDIA GPUs that CUDA shows to a process of this machine."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])

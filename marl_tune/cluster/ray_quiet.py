@@ -1,4 +1,4 @@
-"""Keeps Ray's notices off the terminal: what a user has to know, the sweep says itself."""
+"""Keeps Ray's notices off the terminal. The sweep itself tells the user what matters."""
 
 import logging
 import os
@@ -14,10 +14,10 @@ ENVIRONMENT = {
 
 
 def quiet_ray() -> None:
-    """For an entry point, before it uses Ray: only errors are shown."""
+    """Only errors of Ray are shown from now on. An entry point calls it before it uses Ray."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    import ray  # noqa: F401  # which sets the levels below when it is imported
+    import ray  # noqa: F401  # Ray sets the levels below when it is imported
 
     for name in ("ray", "ray.rllib"):  # RLlib's has a level of its own
         logging.getLogger(name).setLevel(logging.ERROR)

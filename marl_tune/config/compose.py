@@ -18,7 +18,6 @@ from functools import cache
 from typing import Any
 
 import hydra
-from hydra._internal.hydra import Hydra
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -73,11 +72,7 @@ def compose(words: list[str]) -> list[SweepConfig]:
         except Exception as error:  # Hydra would print it; it is raised below instead
             jobs.append(error)
 
-    with (
-        tempfile.TemporaryDirectory(prefix="marl_tune_") as scratch,
-        _as_command_line(words, scratch),
-        _composed_once(words),
-    ):
+    with tempfile.TemporaryDirectory(prefix="marl_tune_") as scratch, _as_command_line(words, scratch):
         try:
             _one_line_usage(collect)
             for job in jobs:
@@ -187,20 +182,6 @@ def _sorted_out(words: list[str]) -> tuple[list[str], list[str]]:
         is_value = before in VALUE_FLAGS and "=" not in word
         (flags if word.startswith("-") or is_value else overrides).append(word)
     return flags, overrides
-
-
-@contextlib.contextmanager
-def _composed_once(words: list[str]) -> Iterator[None]:
-    """Spare Hydra composing everything twice: it does so to read `hydra.mode`, which nothing in conf/ sets."""
-    if any("hydra.mode" in word or word.startswith(("-c", "--config")) for word in words):
-        yield
-        return
-    known = Hydra.get_mode
-    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]  # as where the mode is not set
-    try:
-        yield
-    finally:
-        Hydra.get_mode = known  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.metrics import ALL_MODULES
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
+from marl_tune.learning.adam import Adam
 from marl_tune.learning.central_critic import CriticSettings
 from marl_tune.modules.curiosity import IntrinsicRewardAPI
 from marl_tune.modules.shared_encoder import SharedEncoderModules
@@ -85,7 +86,7 @@ class LiveSettings(TorchLearner):
         self.register_optimizer(
             module_id=module_id,
             optimizer_name=name,
-            optimizer=torch.optim.Adam(parameters, fused=True, **settings),
+            optimizer=Adam(parameters, fused=True, **settings),
             params=parameters,
             lr_or_lr_schedule=settings["lr"],
         )

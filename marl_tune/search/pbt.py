@@ -1,9 +1,12 @@
-"""Population based training whose mutations take effect and leave a trace: Tune's schedulers, with our exploration
-and lineage.
+"""Population based training (PBT): Tune's schedulers with our own exploration and a record of every exploit.
 
-Tune's PBT decides who copies whom. What a copy means is in `marl_tune.trial`: the copy keeps its process and takes
-over weights and moments, never settings. Here: explored values stay inside their range, draws come from a seeded
-generator, trials in different stages of a curriculum are ranked by stage first, and each exploit is told to listeners.
+Tune's PBT decides which trial copies which. `marl_tune.trial` does the copying: the trial keeps its process and takes
+over weights and optimizer moments, never settings. This file adds four things:
+
+- Explored values stay inside the range of their distribution.
+- Draws come from a seeded generator.
+- Trials in different stages of a curriculum are ranked by stage first.
+- Listeners are told of each exploit.
 """
 
 from __future__ import annotations
@@ -13,72 +16,96 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack, cast
 
 import numpy as np
 from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining
+from ray.tune.schedulers.pbt import _PBTTrialState
+from ray.tune.search.sample import Domain
 
 from marl_tune.config.search_space import Distribution
 from marl_tune.results.callback import SweepCallback
 from marl_tune.results.metrics import flat_metrics, ranking_stage
 
 
-class Population:
-    """What both schedulers add to Tune's: they tell of exploits, let a resumed trial run its interval, and rank trials
-    in different stages of a curriculum."""
+class PopulationSettings(TypedDict, total=False):
+    """Arguments of Tune's PBT and PB2, by Tune's names."""
+
+    time_attr: str  # key of a result that counts time
+    metric: str  # name of the result that ranks trials
+    mode: str  # max | min
+    perturbation_interval: int  # between two exchanges of a trial, in units of time_attr
+    quantile_fraction: float  # share of the population that copies, and that is copied, (0, 0.5]
+
+
+class PbtSettings(PopulationSettings, total=False):
+    """Arguments of Tune's PBT alone."""
+
+    burn_in_period: int  # no trial is exchanged before, in units of time_attr
+
+
+class Population(PopulationBasedTraining):
+    """The common part of `Pbt` and `Pb2`.
+
+    It tells listeners of exploits, lets a resumed trial finish its interval, and ranks trials by the stage of their
+    curriculum before their score.
+    """
 
     listeners: list[SweepCallback]
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        """Tune's hook. A resumed trial continues its interval; Tune would exchange it at its first result."""
         with warnings.catch_warnings():
-            # Of a small num_to_keep, with which Tune's own PBT loses a checkpoint that is still needed; see _exploit.
+            # Tune warns of a small num_to_keep: its PBT may need a checkpoint that was deleted. Ours does not.
             warnings.filterwarnings("ignore", message=".*num_to_keep.*")
-            super().on_trial_add(tune_controller, trial)  # type: ignore[misc]
-        # A resumed trial goes on from its last checkpoint; Tune would exchange it at its first result.
+            super().on_trial_add(tune_controller, trial)
         saved = trial.run_metadata.checkpoint_manager.latest_checkpoint_result
         if saved is not None:
-            age = saved.metrics[self._time_attr]  # type: ignore[attr-defined]
-            self._trial_state[trial].last_perturbation_time = age  # type: ignore[attr-defined]
+            self._trial_state[trial].last_perturbation_time = saved.metrics[self._time_attr]
 
-    def _save_trial_state(self, state: Any, time: int, result: dict[str, Any], trial: Any) -> Any:
-        state.stage = ranking_stage(flat_metrics(result), self._metric)  # type: ignore[attr-defined]
-        return super()._save_trial_state(state, time, result, trial)  # type: ignore[misc]
+    def _save_trial_state(
+        self, state: _PBTTrialState, time: int, result: dict[str, object], trial: Trial
+    ) -> dict[str, object]:
+        state.stage = ranking_stage(flat_metrics(result), self._metric)
+        return super()._save_trial_state(state, time, result, trial)
 
-    def _quantiles(self) -> tuple[list[Any], list[Any]]:
-        """Tune's, by stage and score: of two trials the one in the later stage is the better, whatever their scores."""
-        states = self._trial_state.values()  # type: ignore[attr-defined]
+    def _quantiles(self) -> tuple[list[Trial], list[Trial]]:
+        """The worst and the best trials, as Tune computes them, but ordered by stage first and by score second."""
+        states = self._trial_state.values()
         scored = [state for state in states if state.last_score is not None and not math.isnan(state.last_score)]
         order = sorted(scored, key=lambda state: (getattr(state, "stage", 0), state.last_score))
         scores = [state.last_score for state in order]
-        for place, state in enumerate(order):
+        for place, state in enumerate(order):  # Tune reads the place as the score
             state.last_score = float(place)
         try:
-            return super()._quantiles()  # type: ignore[misc]
+            return super()._quantiles()
         finally:
             for state, score in zip(order, scores, strict=True):
                 state.last_score = score
 
-    def _exploit(self, tune_controller: Any, trial: Any, trial_to_clone: Any) -> None:
-        """Copies the donor's newest checkpoint.
+    def _exploit(self, tune_controller: TuneController, trial: Trial, trial_to_clone: Trial) -> None:
+        """Copies the newest checkpoint of the donor `trial_to_clone`.
 
-        Tune takes the one of the last exchange, which is stale by then and, with `checkpoint.num_to_keep`, may be
-        deleted before the clone gets a slot (https://github.com/ray-project/ray/issues/53831, 8441). The clone gets a
-        copy of its own, which stays until its next exploit.
+        Tune would copy the checkpoint of the last exchange. It is old by then, and `checkpoint.num_to_keep` may delete
+        it before the clone runs (https://github.com/ray-project/ray/issues/53831, 8441). So the clone gets its own
+        copy, which stays until its next exploit.
         """
-        newest = _newest_checkpoint(trial_to_clone, self._trial_state[trial_to_clone])  # type: ignore[attr-defined]
+        donor_state = self._trial_state[trial_to_clone]
+        newest = _newest_checkpoint(trial_to_clone, donor_state)
         if newest is None:
             return
-        donor_state = self._trial_state[trial_to_clone]  # type: ignore[attr-defined]
         own = Path(trial.storage.trial_fs_path) / "exploited"
         shutil.rmtree(own, ignore_errors=True)
         shutil.copytree(newest.checkpoint.path, own)
         donor_state.last_checkpoint, donor_state.last_result = Checkpoint(str(own)), newest.metrics
         old = dict(trial.config)
-        iteration = int(self._trial_state[trial].last_result["training_iteration"])  # type: ignore[attr-defined]
-        super()._exploit(tune_controller, trial, trial_to_clone)  # type: ignore[misc]
-        searched = self._hyperparam_mutations  # type: ignore[attr-defined]
+        iteration = int(self._trial_state[trial].last_result["training_iteration"])
+        super()._exploit(tune_controller, trial, trial_to_clone)
+        searched = self._hyperparam_mutations
         donor_state.last_checkpoint = newest.checkpoint
         for listener in self.listeners:
             listener.on_exploit(
@@ -90,37 +117,48 @@ class Population:
             )
 
 
-def _newest_checkpoint(trial: Any, state: Any) -> _TrainingResult | None:
-    """The newest checkpoint of a trial that is still there: its last one, or one that was saved a moment ago."""
+def _newest_checkpoint(trial: Trial, state: _PBTTrialState) -> _TrainingResult | None:
+    """The newest checkpoint of a trial that still exists; None where there is none.
+
+    It is the last one that Tune knows of, or the one that PBT saved a moment ago.
+    """
     known = [trial.run_metadata.checkpoint_manager.latest_checkpoint_result]
     if state.last_checkpoint is not None:
         known.append(_TrainingResult(checkpoint=state.last_checkpoint, metrics=state.last_result))
-    there = [result for result in known if result is not None and Path(result.checkpoint.path).is_dir()]
-    return max(there, key=lambda result: result.metrics["training_iteration"], default=None)
+    existing = [result for result in known if result is not None and Path(result.checkpoint.path).is_dir()]
+    return max(existing, key=lambda result: result.metrics["training_iteration"], default=None)
 
 
-class Pbt(Population, PopulationBasedTraining):
+class Pbt(Population):
     """Tune's PBT (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846) over dotted keys.
 
+    >>> from ray.tune import loguniform
+    >>> space = {"algorithm.lr": Distribution("loguniform", (1e-5, 1e-3))}
+    >>> pbt = Pbt(space=space, domains={"algorithm.lr": loguniform(1e-5, 1e-3)}, seed=0, resample_probability=0.0,
+    ...           perturbation_factors=(0.8, 1.2), metric="return_mean_agent", mode="max")
+    >>> pbt.explored({"algorithm.lr": 5e-4})["algorithm.lr"] in (5e-4 * 0.8, 5e-4 * 1.2)
+    True
+
     Args:
-        space: dotted key -> the distribution it is kept within.
-        domains: the same as Tune's domains, to draw from.
+        space: dotted key -> the distribution whose range an explored value stays in.
+        domains: dotted key -> the same distribution as Tune's domain, from which new values are drawn.
         seed: of the explored values.
-        resample_probability: chance that a value is drawn anew.
-        perturbation_factors: one of which multiplies a number that is not drawn anew; a choice moves to a neighbour.
-        settings: Tune's own (metric, mode, time_attr, perturbation_interval, quantile_fraction, burn_in_period).
+        resample_probability: chance that a value is drawn anew, [0, 1]; otherwise it is perturbed.
+        perturbation_factors: two factors above 0. A perturbed number is multiplied by one of them; a perturbed choice
+            moves to a neighbour.
+        settings: arguments of Tune's PBT.
     """
 
     def __init__(
         self,
         *,
         space: Mapping[str, Distribution],
-        domains: Mapping[str, Any],
+        domains: Mapping[str, Domain],
         seed: int,
         resample_probability: float,
         perturbation_factors: tuple[float, float],
-        **settings: Any,
-    ):
+        **settings: Unpack[PbtSettings],
+    ) -> None:
         super().__init__(
             hyperparam_mutations=dict(domains),
             resample_probability=resample_probability,
@@ -131,30 +169,42 @@ class Pbt(Population, PopulationBasedTraining):
         self.space, self.listeners = dict(space), []
         self._rng = np.random.default_rng(seed)
 
-    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, str]]:
-        config = dict(trial_to_clone.config)
+    def explored(self, config: Mapping[str, object]) -> dict[str, object]:
+        """The donor's `config` with every searched value drawn anew or perturbed."""
+        new = dict(config)
         for key, distribution in self.space.items():
             if self._rng.random() < self._resample_probability:
-                config[key] = self._hyperparam_mutations[key].sample(random_state=self._rng)
+                new[key] = self._hyperparam_mutations[key].sample(random_state=self._rng)
             else:
                 factor = self._perturbation_factors[self._rng.integers(2)]
-                config[key] = perturb(distribution, config[key], factor)
-        return config, {}
+                new[key] = perturb(distribution, new[key], factor)
+        return new
+
+    def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, object], dict[str, str]]:
+        return self.explored(trial_to_clone.config), {}
 
 
-def perturb(distribution: Distribution, value: Any, factor: float) -> Any:
-    """`value` times `factor`, kept within its range; a choice moves to its neighbour on that side.
+def perturb(distribution: Distribution, value: object, factor: float) -> object:
+    """`value` times `factor`, kept inside the range of the distribution; a choice moves to its neighbour.
 
-    An integer that rounding would leave where it is moves by one.
+    An integer that rounding would not change moves by 1. A choice moves up for a factor above 1, else down.
+
+    >>> perturb(Distribution("uniform", (0.0, 1.0)), 0.9, 1.2)
+    1.0
+    >>> perturb(Distribution("randint", (1, 10)), 3, 1.1)
+    4
+    >>> perturb(Distribution("choice", ("relu", "tanh", "silu")), "tanh", 0.8)
+    'relu'
     """
     if not distribution.is_numeric:
         place = distribution.choices.index(value) + (1 if factor > 1 else -1)
         return distribution.choices[min(max(place, 0), len(distribution.choices) - 1)]
-    moved = value * factor
+    number = cast(float, value)
+    moved = number * factor
     if distribution.kind == "quniform":
         step = distribution.args[2]
         moved = round(moved / step) * step
     elif distribution.kind == "randint":
-        moved = round(moved) if round(moved) != value else value + (1 if factor > 1 else -1)
+        moved = round(moved) if round(moved) != number else number + (1 if factor > 1 else -1)
     moved = distribution.clip(moved)
     return int(moved) if distribution.kind == "randint" else float(moved)

@@ -1,41 +1,54 @@
-"""From `search` and `space` to Tune: a search algorithm proposes settings, a scheduler stops or changes trials."""
+"""Turns the settings `search` and `space` into parts of Tune.
+
+Tune's search algorithm proposes the settings of each trial. Tune's scheduler stops trials early or changes them.
+"""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
+from ray.tune.search.sample import Domain
 
 from marl_tune.config.schema.search import AshaConfig, OptunaConfig, PbtConfig, PopulationConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import Distribution
 from marl_tune.config.trial_budget import asha_max_t
-from marl_tune.search.pbt import Pbt
+from marl_tune.search.pbt import Pbt, PopulationSettings
 
 STUDY_FILE = "optuna.db"
-JSON = "json:"  # marks a choice that is no plain value
-NO_LIMIT = 10**15  # an age that no trial reaches: `stop` decides
+JSON = "json:"  # prefix of a choice that is a list or mapping, written as JSON
+NO_LIMIT = 10**15  # ASHA's max_t where there is none: no trial reaches it, `stop` decides
+
+GridSearch: TypeAlias = dict[str, list[object]]  # what `tune.grid_search` returns
 
 
 @dataclass
 class SearchPlan:
-    """Tune's three parts of a search."""
+    """The three parts of a search that `tune.run` takes."""
 
-    param_space: dict[str, Any]
-    algorithm: Searcher | SearchAlgorithm
-    scheduler: TrialScheduler
+    param_space: dict[str, Domain | GridSearch]  # dotted key -> how Tune draws it
+    algorithm: Searcher | SearchAlgorithm  # proposes the settings of each trial
+    scheduler: TrialScheduler  # stops trials early, or changes their settings
 
 
-def domain(distribution: Distribution) -> Any:
-    """Tune's domain of one distribution."""
+def tune_domain(distribution: Distribution) -> Domain | GridSearch:
+    """The same distribution as Tune writes it.
+
+    >>> tune_domain(Distribution("grid", (32, 64)))
+    {'grid_search': [32, 64]}
+    >>> domain = tune_domain(Distribution("uniform", (0.0, 0.5)))
+    >>> domain.lower, domain.upper
+    (0.0, 0.5)
+    """
     make = {
         "loguniform": tune.loguniform,
         "uniform": tune.uniform,
@@ -49,18 +62,24 @@ def domain(distribution: Distribution) -> Any:
 
 
 def plan(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
-    """Tune's parts for the sweep's search.
+    """The parts of Tune for the sweep's search.
+
+    >>> from marl_tune.config.compose import compose
+    >>> (sweep,) = compose(["search=random"])
+    >>> parts = plan(sweep, {"algorithm.gamma": Distribution("uniform", (0.9, 1.0))}, Path("results"))
+    >>> list(parts.param_space), type(parts.scheduler).__name__
+    (['algorithm.gamma'], 'FIFOScheduler')
 
     Args:
         sweep: the sweep.
-        space: its parsed space.
-        folder: the run's folder, where a study is stored.
+        space: its parsed space: dotted key -> distribution.
+        folder: the run's folder. Optuna stores its study there.
     """
     return SEARCHES[sweep.search.name](sweep, space, folder)
 
 
 def seed_everything(seed: int) -> None:
-    """Tune draws from the global generators, here and there."""
+    """Seeds the global generators of Python and numpy, from which some parts of Tune draw."""
     random.seed(seed)
     np.random.seed(seed)
 
@@ -74,7 +93,7 @@ def _none(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -
 
 
 def _random(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
-    return SearchPlan({k: domain(d) for k, d in space.items()}, _variants(sweep, space), FIFOScheduler())
+    return SearchPlan({k: tune_domain(d) for k, d in space.items()}, _variants(sweep, space), FIFOScheduler())
 
 
 def _grid(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
@@ -82,12 +101,15 @@ def _grid(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -
     return SearchPlan(points, _variants(sweep, space), FIFOScheduler())
 
 
-def _optuna_search() -> Any:
-    """OptunaSearch whose choices may be lists: Optuna's storage holds plain values, so the others travel as JSON."""
+def _optuna_search() -> type[Searcher]:
+    """Tune's OptunaSearch, but choices may be lists or mappings.
+
+    Optuna's storage takes plain values only, so these choices are stored as JSON.
+    """
     from ray.tune.search.optuna import OptunaSearch
 
     class JsonOptunaSearch(OptunaSearch):
-        def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        def suggest(self, trial_id: str) -> dict[str, object] | None:
             config = super().suggest(trial_id)
             return None if config is None else {key: _decoded(value) for key, value in config.items()}
 
@@ -99,7 +121,7 @@ def _encoded(distribution: Distribution) -> Distribution:
     return distribution if distribution.is_numeric else replace(distribution, args=args)
 
 
-def _decoded(value: Any) -> Any:
+def _decoded(value: object) -> object:
     return json.loads(value[len(JSON) :]) if isinstance(value, str) and value.startswith(JSON) else value
 
 
@@ -119,7 +141,7 @@ def _optuna(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path)
     )
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder / STUDY_FILE}")
     searcher = search_class(
-        space=search_class.convert_search_space({k: domain(_encoded(d)) for k, d in space.items()}),
+        space=search_class.convert_search_space({k: tune_domain(_encoded(d)) for k, d in space.items()}),
         metric=search.metric,
         mode=search.mode,
         sampler=sampler,
@@ -145,7 +167,7 @@ def _asha(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -
     return SearchPlan(_random(sweep, space, folder).param_space, _variants(sweep, space), scheduler)
 
 
-def _population_settings(search: PopulationConfig) -> dict[str, Any]:
+def _population_settings(search: PopulationConfig) -> PopulationSettings:
     return {
         "time_attr": "training_iteration",
         "metric": search.metric,
@@ -156,7 +178,7 @@ def _population_settings(search: PopulationConfig) -> dict[str, Any]:
 
 
 def _pbt(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
-    domains = {key: domain(d) for key, d in space.items()}
+    domains = {key: tune_domain(d) for key, d in space.items()}
     search = sweep.search
     assert isinstance(search, PbtConfig)
     first, second = search.perturbation_factors
@@ -177,11 +199,11 @@ def _pb2(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) ->
 
     search = sweep.search
     assert isinstance(search, PopulationConfig)
-    domains = {key: domain(d) for key, d in space.items()}
+    domains = {key: tune_domain(d) for key, d in space.items()}
     return SearchPlan(domains, _variants(sweep, space), Pb2(space=space, **_population_settings(search)))
 
 
-SEARCHES = {
+SEARCHES: dict[str, Callable[[SweepConfig, Mapping[str, Distribution], Path], SearchPlan]] = {
     "none": _none,
     "random": _random,
     "grid": _grid,

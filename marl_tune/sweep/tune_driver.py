@@ -38,12 +38,11 @@ def train(sweep: SweepConfig, run: RunFolder, callbacks: Sequence[SweepCallback]
     """
     if run.begun_by_tune:
         _check_state(run)
-    startup_patches.take_ready_processes()
     seed_everything(sweep.seed)
     parts = plan(sweep, parse(sweep.space), run.path)
     if hasattr(parts.scheduler, "listeners"):
         parts.scheduler.listeners.extend(callbacks)
-    with keeping_processes(), _Interrupts() as interrupts:
+    with startup_patches.ready_processes(), keeping_processes(), _Interrupts() as interrupts:
         analysis = _run(sweep, run, parts, list(callbacks))
     return list(analysis.trials), interrupts.happened
 

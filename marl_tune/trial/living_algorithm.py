@@ -12,6 +12,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.cluster import startup_patches
+from marl_tune.cluster.algorithm_folder import without_folder
 from marl_tune.config import overrides
 from marl_tune.config.curriculum_stages import stage_sweeps
 from marl_tune.config.schema.sweep import SweepConfig
@@ -27,11 +28,13 @@ class LivingAlgorithm:
     """
 
     def __init__(self, sweep: SweepConfig, stage: int):
-        startup_patches.leave_out(compiles=sweep.cluster.torch_compile)
         torch.set_num_threads(sweep.cluster.torch_threads)
         staged = stage_sweeps(sweep)[stage]
         self.sweep = sweep
-        self.algorithm: Algorithm = algorithm_config(staged).build_algo()
+        config = algorithm_config(staged)
+        config.algo_class = without_folder(config.algo_class)
+        with startup_patches.building(compiles=sweep.cluster.torch_compile):
+            self.algorithm: Algorithm = config.build_algo()
         self._world = staged.env  # settings of the world that is sampled
 
     @property

@@ -8,6 +8,7 @@ from probes import learner_of
 import marl_tune.learning.on_policy_learner as learner_module
 from marl_tune.envs.world import World
 from marl_tune.evaluate import evaluate
+from marl_tune.learning.adam import Adam
 from marl_tune.learning.minibatches import minibatches
 from marl_tune.validation.validate import validate
 
@@ -108,7 +109,7 @@ def test_a_clone_takes_the_donors_critic_and_keeps_its_own_settings(trial, tmp_p
         torch.equal(first[name][i]["exp_avg"], second[name][i]["exp_avg"]) for name in first for i in first[name]
     )
     seen, rates = [], []
-    loss, adam = learner_module.critic_loss, torch.optim.Adam.step
+    loss, adam = learner_module.critic_loss, Adam.step
 
     def watched(outputs, batch, settings, vf_loss_coeff, vf_clip_param, with_stats):
         seen.append((settings, vf_loss_coeff))
@@ -121,7 +122,7 @@ def test_a_clone_takes_the_donors_critic_and_keeps_its_own_settings(trial, tmp_p
         return adam(self, *args, **kwargs)
 
     monkeypatch.setattr(learner_module, "critic_loss", watched)
-    monkeypatch.setattr(torch.optim.Adam, "step", watched_adam)
+    monkeypatch.setattr(Adam, "step", watched_adam)
     clone.train()
     assert len(seen) == 400 // 100, "as many steps as the actors'"
     for settings, coefficient in seen:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from marl_tune.__main__ import main
 from marl_tune.config import help
@@ -294,11 +293,7 @@ def test_only_config_knows_hydra():
     assert knows == {"marl_tune/config/compose.py", "marl_tune/config/hydra_errors.py"}
 
 
-def test_hydra_composes_once_unless_its_mode_may_be_set(monkeypatch):
-    composed, load = [], ConfigLoaderImpl.load_configuration
-    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", lambda *a, **k: composed.append(1) or load(*a, **k))
-    (sweep,) = compose(["+experiment=debug", "seed=3"])
-    assert (sweep.seed, len(composed)) == (3, 1)
+def test_several_jobs_are_composed_by_the_flag_or_by_hydras_mode():
     jobs = compose(["+experiment=debug", "seed=3,4", "hydra.mode=MULTIRUN"])
     assert [job.seed for job in jobs] == [3, 4]
     assert [job.seed for job in compose(["-m", "+experiment=debug", "seed=3,4"])] == [3, 4]

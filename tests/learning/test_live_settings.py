@@ -10,6 +10,7 @@ from probes import learner_of as learner
 
 from marl_tune.algorithms.ppo import Ppo
 from marl_tune.algorithms.ppo_loss import ppo_loss
+from marl_tune.learning.adam import Adam
 from marl_tune.learning.gradients import clip_and_check
 from marl_tune.learning.train_batch import EpisodesToTrainBatch
 
@@ -59,7 +60,7 @@ CLONE = {
 def seen(monkeypatch):
     """What the loss, the batch and the optimizer read, update by update."""
     record: dict[str, list] = {name: [] for name in ("loss", "curiosity", "clip", "batch", "adam", "steps")}
-    whole_loss, batch, adam = Ppo.module_loss, EpisodesToTrainBatch.__call__, torch.optim.Adam.step
+    whole_loss, batch, adam = Ppo.module_loss, EpisodesToTrainBatch.__call__, Adam.step
 
     def watched_whole_loss(self, module_id, *args):
         record["curiosity"].append({"module.icm_loss_weight": self.module[module_id].unwrapped().loss_weight})
@@ -110,7 +111,7 @@ def seen(monkeypatch):
     monkeypatch.setattr("marl_tune.learning.on_policy_learner.clip_and_check", watched_clip)
     monkeypatch.setattr(Ppo, "module_loss", watched_whole_loss)
     monkeypatch.setattr(EpisodesToTrainBatch, "__call__", watched_batch)
-    monkeypatch.setattr(torch.optim.Adam, "step", watched_adam)
+    monkeypatch.setattr(Adam, "step", watched_adam)
     return record
 
 
