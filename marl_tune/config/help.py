@@ -69,11 +69,11 @@ def problems() -> list[str]:
     ours = next(iter(conf_folders()))
     for option in _plug_ins():
         try:
+            if (ours / option.group / f"{option.name}.yaml").is_file():
+                raise option.broken("the name is taken by marl_tune's own option")
             option.check_values()
         except BrokenPlugIn as error:
             lines.append(str(error))
-        if (ours / option.group / f"{option.name}.yaml").is_file():
-            lines.append(str(option.broken("the name is taken by marl_tune's own option")))
     return lines
 
 
