@@ -49,12 +49,13 @@ def translate(error: Exception, words: list[str], broken: Mapping[tuple[str, str
 def _missing_config(error: MissingConfigException, broken: Mapping[tuple[str, str], str]) -> ConfigError:
     """An option, a group or a primary config that is not there."""
     text = str(error)
+    for (group, option), why in broken.items():
+        if re.search(rf"Could not (find|load) '(schema/)?{re.escape(f'{group}/{option}')}'", text):
+            return ConfigError(why)
     found = re.search(r"Could not find '([^']+)'", text)
     if found is None:
         return ConfigError(f"{text.splitlines()[0]} Give its folder by -cd and its name, without .yaml, by -cn")
-    group, _, option = found[1].removeprefix("schema/").partition("/")
-    if (group, option) in broken:
-        return ConfigError(broken[group, option])
+    group, _, option = found[1].partition("/")
     listed = re.search(r"Available options in '[^']*':\n((?:\t.+\n?)+?)(?=Config search path|\Z)", text)
     if listed is None:
         return ConfigError(text.splitlines()[0])
