@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "envs",
     "evaluate": "config results cluster evaluation",
     "__main__": "config validation sweep",
-    "testing": "config envs modules sharing sampling learning algorithms trial sweep results",
+    "testing": "config envs modules results cluster algorithms sweep validation",
     "__init__": "",
 }
 LARGEST = {"packages": 18, "files": 20, "lines": 2500}  # sub-packages count as packages of their own
