@@ -1,32 +1,36 @@
 """Environments: pure simulation.
 
-`ENVS` lists the worlds. The settings of each are typed by the dataclass beside it and valued in conf/env/<stem>.yaml.
+`ENVS` lists the worlds, those of installed plug-in packages too (see `marl_tune.registry`). The settings of each are
+typed by the dataclass beside it and valued in conf/env/<stem>.yaml.
 """
 
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from marl_tune.envs.curriculum import world_itself
 from marl_tune.envs.world import World
+from marl_tune.registry import Registry, imported
 
-ENVS: dict[str, str] = {
-    "ant_colony": "marl_tune.envs.ant_colony:AntColony",
-    "bio_grid": "marl_tune.envs.bio_grid:BioGrid",
-    "mpe/simple_spread": "marl_tune.envs.mpe.simple_spread:SimpleSpread",
-    "mpe/simple_adversary": "marl_tune.envs.mpe.simple_adversary:SimpleAdversary",
-    "mpe/simple_tag": "marl_tune.envs.mpe.simple_tag:SimpleTag",
-    "sisl/pursuit": "marl_tune.envs.sisl.pursuit:Pursuit",
-    "classic/connect_four": "marl_tune.envs.classic.connect_four:ConnectFour",
-    "classic/tictactoe": "marl_tune.envs.classic.tictactoe:Tictactoe",
-    "pettingzoo": "marl_tune.envs.pettingzoo:Pettingzoo",
-    "vmas": "marl_tune.envs.vmas:Vmas",
-    "pricing": "marl_tune.envs.pricing:Pricing",
-    "signal": "marl_tune.envs.signal:Signal",
-}
-# stem -> class, imported on first use; the class attribute `Config` is its config dataclass
+ENVS = Registry(
+    "marl_tune.envs",
+    {
+        "ant_colony": "marl_tune.envs.ant_colony:AntColony",
+        "bio_grid": "marl_tune.envs.bio_grid:BioGrid",
+        "mpe/simple_spread": "marl_tune.envs.mpe.simple_spread:SimpleSpread",
+        "mpe/simple_adversary": "marl_tune.envs.mpe.simple_adversary:SimpleAdversary",
+        "mpe/simple_tag": "marl_tune.envs.mpe.simple_tag:SimpleTag",
+        "sisl/pursuit": "marl_tune.envs.sisl.pursuit:Pursuit",
+        "classic/connect_four": "marl_tune.envs.classic.connect_four:ConnectFour",
+        "classic/tictactoe": "marl_tune.envs.classic.tictactoe:Tictactoe",
+        "pettingzoo": "marl_tune.envs.pettingzoo:Pettingzoo",
+        "vmas": "marl_tune.envs.vmas:Vmas",
+        "pricing": "marl_tune.envs.pricing:Pricing",
+        "signal": "marl_tune.envs.signal:Signal",
+    },
+)
+# stem -> class, imported on first use; the class attribute `Config` is the dataclass of its settings
 
 BASELINES: dict[str, str] = {
     "ant_colony": "marl_tune.envs.ant_colony.forager:Forager",
@@ -56,31 +60,27 @@ PLAYERS: dict[str, dict[str, str]] = {
 # `Player(groups, seed)` and `act(observations, acting) -> actions`, see `marl_tune.envs.classic.players.Player`
 
 
-def _load(registry: dict[str, str], name: str, kind: str) -> Any:
-    if name not in registry:
-        raise ValueError(f"env.name must be a world with a {kind}, one of {', '.join(sorted(registry))}; got {name!r}")
-    return _imported(registry[name])
-
-
-def _imported(place: str) -> Any:
-    """What `package.module:Name` stands for."""
-    module, _, attribute = place.partition(":")
-    return getattr(import_module(module), attribute)
-
-
 def env_class(name: str) -> type[World]:
     """The class of a world. Raises ValueError for an unknown name."""
-    return _load(ENVS, name, "class")
+    _require_known(ENVS, name, "class")
+    return ENVS[name].load()
 
 
 def config_class(name: str) -> type:
     """The config dataclass of a world. Raises ValueError for an unknown name."""
-    return env_class(name).Config
+    _require_known(ENVS, name, "class")
+    return ENVS[name].config_class()
 
 
 def baseline_class(name: str) -> type:
     """The scripted policy that is shipped for a world. Raises ValueError for a world without one."""
-    return _load(BASELINES, name, "baseline")
+    _require_known(BASELINES, name, "baseline")
+    return imported(BASELINES[name])
+
+
+def _require_known(known: Mapping[str, object], name: str, kind: str) -> None:
+    if name not in known:
+        raise ValueError(f"env.name must be a world with a {kind}, one of {', '.join(sorted(known))}; got {name!r}")
 
 
 def player_class(world: str, name: str) -> type:
@@ -97,11 +97,11 @@ def player_class(world: str, name: str) -> type:
         raise ValueError(f"{world!r} has no scripted players: {', '.join(sorted(PLAYERS))} have")
     if name not in PLAYERS[world]:
         raise ValueError(f"a scripted player of {world} must be one of {', '.join(PLAYERS[world])}, got {name!r}")
-    return _imported(PLAYERS[world][name])
+    return imported(PLAYERS[world][name])
 
 
 def default_config(name: str, **settings: Any) -> Any:
-    """The config of a world: `settings`, and for the rest of its fields the values of conf/env/<name>.yaml.
+    """The config of a world: `settings`, and for the other fields the values of its package's conf/env/<name>.yaml.
 
     Raises:
         ValueError: for an unknown world or a setting that it does not have.
@@ -112,8 +112,7 @@ def default_config(name: str, **settings: Any) -> Any:
     known = [field.name for field in fields(config)]
     if unknown := sorted(set(settings) - set(known)):
         raise ValueError(f"env.{unknown[0]} is not a setting of {name}, which has {', '.join(known)}")
-    path = Path(__file__).resolve().parent.parent / "conf" / "env" / f"{name}.yaml"
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) | {"name": name} | settings
+    values = yaml.safe_load(ENVS[name].values.read_text(encoding="utf-8")) | {"name": name} | settings
     return config(**{key: value for key, value in values.items() if key in known})
 
 

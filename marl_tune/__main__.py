@@ -20,6 +20,8 @@ def main(words: list[str] | None = None) -> int:
     try:
         if help.is_asked(words):
             print(help.text())
+            for line in help.problems():
+                print(f"warning: {line}", file=sys.stderr)
             return 0
         # Hydra, Ray and torch are imported only when needed, so that help and a wrong setting answer at once.
         from marl_tune.config.compose import compose

@@ -8,7 +8,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -18,7 +17,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor
 
-from marl_tune.modules import config_class, module_class
+from marl_tune.modules import MODULES, config_class, module_class
 from marl_tune.modules.base import ActorCritic, Batch
 from marl_tune.modules.communication import TeamAPI
 from marl_tune.modules.curiosity import IntrinsicRewardAPI
@@ -53,8 +52,7 @@ SMALL: dict[str, Any] = {
 
 @cache
 def _defaults(name: str) -> dict[str, Any]:
-    path = Path(__file__).resolve().parent.parent / "conf" / "module" / f"{name}.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return yaml.safe_load(MODULES[name].values.read_text(encoding="utf-8"))
 
 
 def settings_of(name: str, **changes: Any) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -98,8 +97,7 @@ def _count_fragments(config: AlgorithmConfig, sweep: SweepConfig, num_agents: fl
 
 def learner_class(name: str) -> Any:
     """The learner of an option of `algorithm`."""
-    module, _, attribute = ALGORITHMS[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return ALGORITHMS[name].load()
 
 
 def _trained(sweep: SweepConfig, module_ids: Sequence[str]) -> list[str] | None:

@@ -31,6 +31,7 @@ from marl_tune.config.errors import ConfigError, invalid
 from marl_tune.config.hydra_errors import translate
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import normalise
+from marl_tune.registry import BrokenPlugIn, conf_folders
 
 __all__ = ["compose", "from_dict", "to_dict", "to_sweep"]
 
@@ -59,10 +60,23 @@ class ReadySweeps(SearchPathPlugin):
         search_path.append(provider="schema", path="pkg://marl_tune.sweeps")
 
 
+class PlugIns(SearchPathPlugin):
+    """Has Hydra find the YAML files of plug-in packages, after ours: a file of a name that we have is not read.
+
+    By their folders, not as pkg://: Hydra would import a package, which may be broken, to look into it.
+    """
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Called by Hydra once it knows conf/."""
+        for folder, origin in conf_folders().items():
+            if origin is not None:
+                search_path.append(provider=origin, path=f"file://{folder}")
+
+
 def compose(words: list[str]) -> list[SweepConfig]:
     """The sweeps that the command line's `words` ask for: one; several under -m; none where Hydra answers a question
     (--cfg job, --info). `ConfigError` for what is wrong with any of them; nothing is started or written."""
-    _register()
+    broken = _register()
     jobs: list[SweepConfig | Exception] = []
 
     @hydra.main(version_base="1.3", config_path="pkg://marl_tune.conf", config_name="config")
@@ -79,7 +93,9 @@ def compose(words: list[str]) -> list[SweepConfig]:
                 if isinstance(job, Exception):
                     raise job
         except Exception as error:
-            raise translate(error, words) from error
+            raise translate(error, words, broken) from error
+        finally:
+            _tell([*registry.refused(), *broken.values()])
     return [job for job in jobs if isinstance(job, SweepConfig)]
 
 
@@ -135,16 +151,40 @@ def _compose_option(group: str, name: str) -> Any:
     return getattr(to_sweep(hydra.compose(config_name, [*words, f"{group}={name}"])), group)
 
 
-def _register() -> None:
+def _register() -> dict[tuple[str, str], str]:
     """Tell Hydra the schemas, of each group's option as schema/<group>/<option> and of the whole as sweep_schema, and
-    where the ready sweeps are."""
+    where the ready sweeps and the files of plug-ins are.
+
+    Returns:
+        (group, option) of each plug-in's option that cannot be used -> why.
+    """
     Plugins.instance().register(ReadySweeps)
+    Plugins.instance().register(PlugIns)
     store = ConfigStore.instance()
     store.store(name="sweep_schema", node={key: MISSING for key in field_types(SweepConfig) if key != "group_options"})
+    broken: dict[tuple[str, str], str] = {}
     for group in registry.GROUPS:
         for name in registry.options(group):
-            folder, _, stem = f"schema/{group}/{name}".rpartition("/")  # an option may lie in a folder: mpe/simple_tag
-            store.store(group=folder, name=stem, node=_typed_for_hydra(registry.schema(group, name)))
+            plug_in = registry.plug_in(group, name)
+            try:
+                if plug_in is not None:
+                    plug_in.check_values()
+                folder, _, stem = f"schema/{group}/{name}".rpartition("/")  # an option may lie in a folder
+                store.store(group=folder, name=stem, node=_typed_for_hydra(registry.schema(group, name)))
+            except Exception as error:
+                if plug_in is None:
+                    raise
+                known = isinstance(error, BrokenPlugIn | ConfigError)
+                broken[group, name] = str(error if known else plug_in.broken(error))
+    return broken
+
+
+def _tell(lines: list[str]) -> None:
+    """Warn of plug-ins that are left out, but not of one that the error says already."""
+    error = sys.exc_info()[1]
+    for line in lines:
+        if line not in str(error):
+            print(f"warning: {line}; it is left out", file=sys.stderr)
 
 
 @cache

@@ -1,11 +1,13 @@
 """`--help`: the groups with their options, each with the first comment line of its YAML file, and commands to copy.
 
-Reads conf/ as text, without Hydra.
+Reads the folders conf/ of marl_tune and of plug-in packages as text, without Hydra, and imports none of their code.
 """
 
+import sys
 from collections.abc import Iterator
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from marl_tune.registry import BrokenPlugIn, Option, conf_folders, declared
 
 ORDER = ("experiment", "env", "module", "sharing", "algorithm", "search", "logger", "cluster")
 
@@ -40,21 +42,48 @@ def text() -> str:
     parts = [HEAD]
     for group in ORDER:
         head = f"{group} (added with a plus sign, +{group}=...)" if group == "experiment" else group
-        options = described(group)
-        width = max(len(name) for name in options)
-        parts.append("\n".join([head, *(f"  {name:<{width}}  {line}" for name, line in options.items())]))
+        parts.append(_section(head, described(group)))
+    if callbacks := {option.name: f"{option.place} [{option.origin}]" for option in _plug_ins("callback")}:
+        parts.append(_section("logger.callbacks (a list of names)", callbacks))
     return "\n\n".join([*parts, TAIL])
 
 
+def _section(head: str, options: dict[str, str]) -> str:
+    width = max(len(name) for name in options)
+    return "\n".join([head, *(f"  {name:<{width}}  {line}" for name, line in options.items())])
+
+
 def described(group: str) -> dict[str, str]:
-    """Option -> the first comment line of its file that is not a directive to Hydra, in alphabetical order."""
-    found = dict(_described(files("marl_tune.conf").joinpath(group), ""))
+    """Option -> the first comment line of its file that is not a directive to Hydra, in alphabetical order; of a
+    plug-in's, also the distribution and its version."""
+    found: dict[str, str] = {}
+    for folder, origin in conf_folders().items():
+        for name, line in _described(folder / group, ""):
+            found.setdefault(name, line if origin is None else f"{line} [{origin}]".lstrip())
     return {name: found[name] for name in sorted(found)}
 
 
-def _described(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
+def problems() -> list[str]:
+    """A line for every plug-in's option that is not listed, because its file is missing or its name is ours."""
+    lines: list[str] = []
+    ours = next(iter(conf_folders()))
+    for option in _plug_ins():
+        try:
+            if (ours / option.group / f"{option.name}.yaml").is_file():
+                raise option.broken("the name is taken by marl_tune's own option")
+            option.check_values()
+        except BrokenPlugIn as error:
+            lines.append(str(error))
+    return lines
+
+
+def _plug_ins(group: str | None = None) -> list[Option]:
+    return [option for option in declared(tuple(sys.path)) if group in (None, option.group)]
+
+
+def _described(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
     """(option, comment) of the files in a folder and in those below it: mpe/simple_tag.yaml is mpe/simple_tag."""
-    for entry in folder.iterdir():
+    for entry in folder.iterdir() if folder.is_dir() else ():
         if entry.is_dir():
             yield from _described(entry, f"{prefix}{entry.name}/")
         elif entry.name.endswith(".yaml"):

@@ -3,7 +3,7 @@
 import os
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
@@ -25,13 +25,17 @@ RULES = {
 }  # a word of OmegaConf's message on a value of the wrong type -> the rule that the value broke
 
 
-def translate(error: Exception, words: list[str]) -> Exception:
+def translate(error: Exception, words: list[str], broken: Mapping[tuple[str, str], str]) -> Exception:
     """The `ConfigError` that says what `error`, raised while composing the command line's `words`, means; an error
-    that is not about settings is handed back as it is."""
+    that is not about settings is handed back as it is.
+
+    Args:
+        broken: (group, option) of each plug-in's option that cannot be used -> why.
+    """
     if isinstance(error, ConfigError):
         return error
     if isinstance(error, MissingConfigException):
-        return _missing_config(error)
+        return _missing_config(error, broken)
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
@@ -42,9 +46,12 @@ def translate(error: Exception, words: list[str]) -> Exception:
     return _crashed(error, words)
 
 
-def _missing_config(error: MissingConfigException) -> ConfigError:
+def _missing_config(error: MissingConfigException, broken: Mapping[tuple[str, str], str]) -> ConfigError:
     """An option, a group or a primary config that is not there."""
     text = str(error)
+    for (group, option), why in broken.items():
+        if re.search(rf"Could not (find|load) '(schema/)?{re.escape(f'{group}/{option}')}'", text):
+            return ConfigError(why)
     found = re.search(r"Could not find '([^']+)'", text)
     if found is None:
         return ConfigError(f"{text.splitlines()[0]} Give its folder by -cd and its name, without .yaml, by -cn")

@@ -1,13 +1,15 @@
 """Turns the settings `search` and `space` into parts of Tune.
 
-Tune's search algorithm proposes the settings of each trial. Tune's scheduler stops trials early or changes them.
+Tune's search algorithm proposes the settings of each trial. Tune's scheduler stops trials early or changes them. A
+search is a function (sweep, parsed space, the run's folder) -> `SearchPlan`, and a line of
+`marl_tune.config.registry.SEARCHES`.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +20,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.sample import Domain
 
+from marl_tune.config.registry import SEARCHES
 from marl_tune.config.schema.search import AshaConfig, OptunaConfig, PbtConfig, PopulationConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import Distribution
@@ -75,7 +78,7 @@ def plan(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) ->
         space: its parsed space: dotted key -> distribution.
         folder: the run's folder. Optuna stores its study there.
     """
-    return SEARCHES[sweep.search.name](sweep, space, folder)
+    return SEARCHES[sweep.search.name].load()(sweep, space, folder)
 
 
 def seed_everything(seed: int) -> None:
@@ -88,20 +91,23 @@ def _variants(sweep: SweepConfig, space: Mapping[str, Distribution]) -> BasicVar
     return BasicVariantGenerator(max_concurrent=sweep.search.max_concurrent or 0, random_state=sweep.seed)
 
 
-def _none(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+def no_search(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+    """One configuration, num_samples times; the space is not searched."""
     return SearchPlan({}, _variants(sweep, space), FIFOScheduler())
 
 
-def _random(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+def random_search(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+    """Independent draws from the space."""
     return SearchPlan({k: tune_domain(d) for k, d in space.items()}, _variants(sweep, space), FIFOScheduler())
 
 
-def _grid(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+def grid_search(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+    """Every point of the grid of choices."""
     points = {key: tune.grid_search(list(d.choices)) for key, d in space.items()}
     return SearchPlan(points, _variants(sweep, space), FIFOScheduler())
 
 
-def _optuna_search() -> type[Searcher]:
+def _json_optuna_search() -> type[Searcher]:
     """Tune's OptunaSearch, but choices may be lists or mappings.
 
     Optuna's storage takes plain values only, so these choices are stored as JSON.
@@ -125,11 +131,12 @@ def _decoded(value: object) -> object:
     return json.loads(value[len(JSON) :]) if isinstance(value, str) and value.startswith(JSON) else value
 
 
-def _optuna(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+def optuna_search(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+    """Optuna's tree-structured Parzen estimator."""
     import optuna
     from ray.tune.search import ConcurrencyLimiter
 
-    search_class = _optuna_search()
+    search_class = _json_optuna_search()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = sweep.search
     assert isinstance(search, OptunaConfig)
@@ -152,7 +159,8 @@ def _optuna(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path)
     return SearchPlan({}, limited, FIFOScheduler())
 
 
-def _asha(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+def asha(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+    """Random draws, the worse of which are stopped early."""
     search = sweep.search
     assert isinstance(search, AshaConfig)
     scheduler = AsyncHyperBandScheduler(
@@ -164,7 +172,7 @@ def _asha(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -
         reduction_factor=search.reduction_factor,
         brackets=search.brackets,
     )
-    return SearchPlan(_random(sweep, space, folder).param_space, _variants(sweep, space), scheduler)
+    return SearchPlan(random_search(sweep, space, folder).param_space, _variants(sweep, space), scheduler)
 
 
 def _population_settings(search: PopulationConfig) -> PopulationSettings:
@@ -177,7 +185,8 @@ def _population_settings(search: PopulationConfig) -> PopulationSettings:
     }
 
 
-def _pbt(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+def pbt(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+    """Population based training."""
     domains = {key: tune_domain(d) for key, d in space.items()}
     search = sweep.search
     assert isinstance(search, PbtConfig)
@@ -194,21 +203,11 @@ def _pbt(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) ->
     return SearchPlan(domains, _variants(sweep, space), scheduler)
 
 
-def _pb2(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+def pb2(sweep: SweepConfig, space: Mapping[str, Distribution], folder: Path) -> SearchPlan:
+    """Population based bandits."""
     from marl_tune.search.pb2 import Pb2
 
     search = sweep.search
     assert isinstance(search, PopulationConfig)
     domains = {key: tune_domain(d) for key, d in space.items()}
     return SearchPlan(domains, _variants(sweep, space), Pb2(space=space, **_population_settings(search)))
-
-
-SEARCHES: dict[str, Callable[[SweepConfig, Mapping[str, Distribution], Path], SearchPlan]] = {
-    "none": _none,
-    "random": _random,
-    "grid": _grid,
-    "optuna": _optuna,
-    "asha": _asha,
-    "pbt": _pbt,
-    "pb2": _pb2,
-}

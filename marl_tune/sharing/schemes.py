@@ -1,13 +1,18 @@
-"""Policy sharing: which agent is controlled by which module."""
+"""Policy sharing: which agent is controlled by which module.
+
+A scheme is a function (agent groups, its settings) -> {agent id: module id, or several that may act for it}, and a line
+of `marl_tune.config.registry.SHARING`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from marl_tune.config.errors import ConfigError
+from marl_tune.config.registry import SHARING
 from marl_tune.config.schema.sharing import SharedCriticConfig, SharingConfig
 from marl_tune.envs.agent_group import AgentGroup
-from marl_tune.sharing.game_sides import first_match, versus
+from marl_tune.sharing.game_sides import first_match
 
 SHARED = "shared"
 CRITIC = "critic"  # id of the central critic under shared_critic: it values for all agents and acts for none
@@ -65,17 +70,6 @@ def hierarchical(groups: Sequence[AgentGroup], config: SharingConfig) -> dict[st
     return parameter_sharing(workers, config) | managers
 
 
-SHARING: dict[str, Callable[[Sequence[AgentGroup], SharingConfig], Mapping[str, str | Sequence[str]]]] = {
-    "parameter_sharing": parameter_sharing,
-    "independent": independent,
-    "roles": roles,
-    "shared_critic": shared_critic,
-    "self_play": versus,
-    "league": versus,
-    "hierarchical": hierarchical,
-}
-
-
 def module_of_agents(groups: Sequence[AgentGroup], config: SharingConfig) -> Mapping[str, str | Sequence[str]]:
     """Agent id -> module id, or those that may act for it, under the chosen scheme."""
-    return SHARING[config.name](groups, config)
+    return SHARING[config.name].load()(groups, config)

@@ -12,6 +12,7 @@ from typing import Any
 from ray.tune.experiment import Trial as TuneTrial
 
 from marl_tune.config import convert, overrides
+from marl_tune.config.registry import CALLBACKS
 from marl_tune.config.schema.self_play import has_opponents
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import parse, trial_count
@@ -93,6 +94,7 @@ def make_callbacks(sweep: SweepConfig, folder: RunFolder) -> list[SweepCallback]
                 folder, partial(_resolved, convert.to_dict(sweep)), keys, place.project, place.entity, tags, place.mode
             )
         )
+    callbacks += [CALLBACKS[name].load()(sweep, folder) for name in logger.callbacks]
     stop = sweep.stop
     trials = trial_count(search.name, search.num_samples, space)
     budget = Budget(trials, stop.iterations, stop.agent_steps, stop.wall_time_s)

@@ -23,6 +23,7 @@ from marl_tune.results.metrics import COUNT, FREQUENCY
 from marl_tune.sharing.world_facts import policy_map_of, world_facts
 from marl_tune.validation.communication import check_communication
 from marl_tune.validation.curriculum import check_curriculum
+from marl_tune.validation.plug_ins import check_plug_ins
 from marl_tune.validation.search_space import check_space
 from marl_tune.validation.self_play import check_self_play
 from marl_tune.validation.sharing import check_central_critic, check_roles
@@ -30,6 +31,7 @@ from marl_tune.validation.sharing import check_central_critic, check_roles
 
 def validate(sweep: SweepConfig) -> None:
     """Refuses a sweep that cannot work. Writes nothing."""
+    check_plug_ins(sweep)
     check_trial(sweep)
     check_search(sweep)
     check_space(sweep, check_trial)

@@ -15,31 +15,13 @@ from marl_tune.modules.communication import Communication
 from marl_tune.modules.mlp import Mlp
 from marl_tune.modules.parts.layers import ACTIVATIONS
 from marl_tune.modules.plasticity import Plasticity
+from marl_tune.testing import BOX, DISCRETE, IMAGE, SPACES, VECTOR, masked
 
 torch.set_num_threads(1)  # networks this small are slower on several
 
 ROOT = Path(__file__).parents[2]
 NOT_MODULES = {"__init__", "base", "central_critic", "schemas", "testing"}
 
-VECTOR = gym.spaces.Box(0.0, 1.0, (9,), np.float32)
-IMAGE = gym.spaces.Box(0, 255, (8, 7, 3), np.uint8)
-DISCRETE, MULTI, BOX = gym.spaces.Discrete(5), gym.spaces.MultiDiscrete([3, 2]), gym.spaces.Box(-1.0, 1.0, (2,))
-
-
-def masked(space, size):
-    return gym.spaces.Dict({"observation": space, "action_mask": gym.spaces.MultiBinary(size)})
-
-
-SPACES = {
-    "vector-discrete": (VECTOR, DISCRETE),
-    "vector-multidiscrete": (VECTOR, MULTI),
-    "vector-box": (VECTOR, BOX),
-    "image-discrete": (IMAGE, DISCRETE),
-    "image-box": (IMAGE, BOX),
-    "masked-discrete": (masked(VECTOR, 5), DISCRETE),
-    "masked-multidiscrete": (masked(VECTOR, 5), MULTI),
-    "masked-image": (masked(IMAGE, 5), DISCRETE),
-}
 CASES = [
     pytest.param(name, *spaces, separate, id=f"{name}-{label}-{'separate' if separate else 'shared'}")
     for name in modules.MODULES
@@ -158,7 +140,7 @@ def test_contract_rejects_a_broken_module(broken, check):
 
 
 def test_registry_files_and_schemas_agree():
-    stems = set(modules.MODULES)
+    stems = set(modules.MODULES.own)
     assert {path.stem for path in (ROOT / "modules").glob("*.py")} - NOT_MODULES == stems
     configs = {
         name

@@ -1,6 +1,6 @@
 """Settings of `logger`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from marl_tune.config.range_checks import one_of, word
 
@@ -27,6 +27,8 @@ class LoggerConfig:
     wandb: WandbConfig | None  # null: nothing for Weights & Biases
     tensorboard: bool  # write event files into tensorboard/ of the run's folder
     progress: str  # what the terminal shows: live table, plain lines, off, or auto (live on a terminal, else plain)
+    callbacks: list[str] = field(default_factory=list)
+    # names of callbacks of plug-in packages, which are told of every result; [] as in runs saved before there were any
 
     def __post_init__(self) -> None:
         word("logger.name", self.name)

@@ -1,0 +1,1 @@
+"""An environment, a module and a callback for marl_tune."""
