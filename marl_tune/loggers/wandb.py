@@ -102,11 +102,11 @@ class WandbCallback(SweepCallback):
         self._mode = wandb_mode(mode)
         if self._mode != "online":  # else W&B sends reports about its own errors, even when it is offline
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        self._runs: dict[str, Run | None] = {}  # trial -> open W&B run; None: W&B has failed
+        self.runs: dict[str, Run | None] = {}  # trial -> open W&B run; None: W&B has failed
         self._values: dict[str, dict[str, object]] = {}  # trial -> its searched values
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_runs": {}}  # Tune pickles its callbacks; open runs belong to this process
+        return {**vars(self), "runs": {}}  # Tune pickles its callbacks; open runs belong to this process
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """Starts the trial's run."""
@@ -128,7 +128,7 @@ class WandbCallback(SweepCallback):
         self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, object], new: Mapping[str, object]
     ) -> None:
         """Adds the exploit to the lineage in the run's config, and changes the settings there."""
-        run = self._runs.get(trial_id)
+        run = self.runs.get(trial_id)
         if run is None:  # `_open` will read the same from lineage.csv and from the trial
             return
         self._values[trial_id].update(new)
@@ -146,13 +146,13 @@ class WandbCallback(SweepCallback):
 
     def on_experiment_end(self, trials: list[Trial], **info: object) -> None:
         """Ends the runs of interrupted trials."""
-        for trial_id in list(self._runs):
+        for trial_id in list(self.runs):
             self._finish(trial_id, exit_code=1)
 
     def _open(self, trial: Trial) -> Run | None:
         """The trial's run, which the first call starts or resumes; None if W&B refused even an offline run."""
         trial_id = trial.trial_id
-        if trial_id not in self._runs:
+        if trial_id not in self.runs:
             values = searched(trial, self._keys)
             lineage = [_entry(record) for record in self._folder.read_lineage() if record.to == trial_id]
             manifest: dict[str, object] = read_json(self._folder.manifest) or {}
@@ -163,8 +163,8 @@ class WandbCallback(SweepCallback):
                 "manifest": {key: manifest[key] for key in ("command", "git", "packages", "host") if key in manifest},
             }
             self._values[trial_id] = values
-            self._runs[trial_id] = self._init(trial_id, settings)
-        return self._runs[trial_id]
+            self.runs[trial_id] = self._init(trial_id, settings)
+        return self.runs[trial_id]
 
     def _init(self, trial_id: str, settings: dict[str, object]) -> Run | None:
         while True:
@@ -206,7 +206,7 @@ class WandbCallback(SweepCallback):
         return {**resolved, "overrides": plain(values)}
 
     def _finish(self, trial_id: str, exit_code: int) -> None:
-        run = self._runs.pop(trial_id, None)
+        run = self.runs.pop(trial_id, None)
         if run is not None:
             self._guarded(trial_id, lambda: run.finish(exit_code=exit_code))
 
@@ -216,7 +216,7 @@ class WandbCallback(SweepCallback):
             action()
         except (wandb.Error, OSError) as error:
             warnings.warn(f"W&B stopped logging trial {trial_id}: {error}", stacklevel=2)
-            self._runs[trial_id] = None
+            self.runs[trial_id] = None
 
 
 def _entry(record: LineageRecord) -> dict[str, object]:
