@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,15 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-Show = Callable[[dict[str, Any]], str]  # an evaluation's numbers as people read them
+Show = Callable[[Any], str]  # an evaluation's numbers as people read them
 
 
-def _alone(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], Show]:
+def _alone(folder: Path, arguments: argparse.Namespace) -> tuple[Mapping[str, object], Show]:
     """What the policy earns where it plays all agents."""
     return evaluate(folder, arguments.episodes, arguments.seed, arguments.explore), _table
 
 
-def _against(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], Show]:
+def _against(folder: Path, arguments: argparse.Namespace) -> tuple[Mapping[str, object], Show]:
     """Wins, draws and losses against a scripted player, and how they are shown."""
     from marl_tune.cluster.ray_quiet import quiet_ray
 
@@ -80,7 +80,7 @@ def evaluate(
     drawn = rules.explore if explore is None else explore
     evaluation = evaluate_checkpoint(folder, range(first, first + count), drawn)
     about = {"checkpoint": str(folder), "metric": sweep.search.metric, "seed": first, "explore": drawn}
-    return about | describe(evaluation, sweep.search.metric, rules)
+    return {**about, **describe(evaluation, sweep.search.metric, rules)}
 
 
 def _table(result: dict[str, Any]) -> str:

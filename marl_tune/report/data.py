@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import yaml
 
@@ -130,9 +130,9 @@ def load(folder: RunFolder) -> ReportData:
     if folder.config.exists():
         data.config_text = folder.config.read_text(encoding="utf-8")
         data.config = yaml.safe_load(data.config_text) or {}
-    data.manifest = read_json(folder.manifest) or {}
-    data.summary = read_json(folder.summary) or {}
-    data.evaluation = read_json(folder.evaluation) or {}
+    data.manifest = cast(Manifest, read_json(folder.manifest) or {})
+    data.summary = cast(SummaryFile, read_json(folder.summary) or {})
+    data.evaluation = cast(EvaluationFile, read_json(folder.evaluation) or {})
     search = data.config.get("search")
     searched: dict[str, str] = search if isinstance(search, dict) else {}
     data.metric = data.summary.get("metric") or searched.get("metric") or data.metric

@@ -86,7 +86,8 @@ class _Page:
         self._metric = f"{data.metric}{SCALES.get(data.metric, '')}"
         played = [candidate["trial"] for candidate in data.candidates]
         best = dict.fromkeys([*played, *(trial.id for trial in self._ranked)])
-        best.pop(data.winner, None)
+        if data.winner is not None:
+            best.pop(data.winner, None)
         self._coloured = list(best)[:COLOURED]  # trials that have a colour, besides the winner
 
     def head(self) -> str:
