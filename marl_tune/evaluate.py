@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-Result = dict[str, Any]  # the numbers of an evaluation, in JSON's types
+Result = Mapping[str, Any]  # the numbers of an evaluation, in JSON's types
 Show = Callable[[Result], str]  # numbers -> text for a terminal
 
 
@@ -84,13 +84,13 @@ def evaluate(folder: Path, episodes: int | None = None, seed: int | None = None,
     drawn = rules.explore if explore is None else explore
     evaluation = evaluate_checkpoint(folder, range(first, first + count), drawn)
     about = {"checkpoint": str(folder), "metric": sweep.search.metric, "seed": first, "explore": drawn}
-    return about | describe(evaluation, sweep.search.metric, rules)
+    return {**about, **describe(evaluation, sweep.search.metric, rules)}
 
 
 def _table(result: Result) -> str:
     width = max(map(len, result))
     low, high = result["ci95"]
-    shown = result | {"ci95": f"[{low:.4g}, {high:.4g}]"}
+    shown = {**result, "ci95": f"[{low:.4g}, {high:.4g}]"}
     return "\n".join(
         f"{name:<{width}}  {v:.4g}" if isinstance(v, float) else f"{name:<{width}}  {v}" for name, v in shown.items()
     )

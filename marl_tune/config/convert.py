@@ -1,6 +1,6 @@
-"""Plain data (what YAML and JSON hold) to the dataclasses of a sweep, type by type, and back.
+"""Converts plain data (what YAML and JSON hold) to the dataclasses of a sweep, and back.
 
-The one place where a value's type is judged once Hydra is out of sight: for a saved sweep, and for a trial's overrides.
+The types of values are checked here: those of a composed config, of a saved sweep and of a trial's overrides.
 """
 
 import dataclasses
@@ -8,20 +8,22 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from marl_tune.config import registry
 from marl_tune.config.errors import ConfigError, invalid, unknown
 from marl_tune.config.schema.sweep import SweepConfig
 
+T = TypeVar("T")
 
-def to_dict(sweep: SweepConfig) -> dict[str, Any]:
-    """The sweep as nested dicts and lists of plain values, fit for YAML and JSON; `from_dict` takes it back."""
+
+def to_dict(sweep: SweepConfig) -> dict[str, object]:
+    """The sweep as nested dicts and lists of plain values, fit for YAML and JSON. `from_dict` is its inverse."""
     return dataclasses.asdict(sweep)
 
 
 def from_dict(data: Mapping[str, Any]) -> SweepConfig:
-    """The sweep that `data` holds, with every type, range and key checked; `ConfigError` where one is wrong."""
+    """The sweep that `data` holds. Raises `ConfigError` for a wrong key, type or range."""
     plain = dict(data)
     for group in registry.GROUPS:
         if group in plain:
@@ -33,21 +35,37 @@ def from_dict(data: Mapping[str, Any]) -> SweepConfig:
     return build(SweepConfig, plain, "")
 
 
-def build_option(group: str, data: Any) -> Any:
-    """The dataclass of a group's option; which one, its `name` says."""
+def build_option(group: str, data: object) -> Any:
+    """The option of a group that `data` holds, as its dataclass. The key `name` says which option it is."""
     if not isinstance(data, Mapping) or "name" not in data:
         raise invalid(group, "be one option of the group, with its name", data)
     return build(registry.schema(group, data["name"]), data, group)
 
 
-def build(kind: Any, value: Any, key: str) -> Any:
-    """`value` as the annotated type `kind` of the field `key`: a dataclass, list, dict, optional or plain type.
+@overload
+def build(kind: type[T], value: object, key: str) -> T: ...
 
-    A whole float passes for an int (samplers draw floats) and an int for a float; nothing else is converted.
+
+@overload
+def build(kind: object, value: object, key: str) -> Any: ...
+
+
+def build(kind: object, value: object, key: str) -> Any:
+    """Checks and converts `value` for a field, whose annotated type is `kind`.
+
+    A whole float is accepted for an int (samplers draw floats), and an int for a float. Nothing else is converted.
+
+    Args:
+        kind: a dataclass, list, dict, union or plain type, or Any.
+        value: plain data.
+        key: dotted key of the field, for messages.
+
+    Raises:
+        ConfigError: a key, type or range is wrong.
     """
     if kind is Any:
         return value
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, key)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -65,19 +83,19 @@ def build(kind: Any, value: Any, key: str) -> Any:
     return _build_plain(kind, value, key)
 
 
-def _alternative(kinds: Sequence[Any], value: Any) -> Any:
-    """Of the types that a value may have, such as `float | list[float]`, the list where it is one, else the first."""
+def _alternative(kinds: Sequence[object], value: object) -> object:
+    """The member of a union, such as `float | list[float]`, for a value: the list if it is a list, else the first."""
     a_list = [kind for kind in kinds if typing.get_origin(kind) is list and isinstance(value, list | tuple)]
     return (a_list or [kind for kind in kinds if kind is not type(None)])[0]
 
 
-def field_types(schema: type) -> dict[str, Any]:
-    """Name -> annotated type of the dataclass's fields, in order."""
-    hints = typing.get_type_hints(schema)
+def field_types(schema: type) -> dict[str, object]:
+    """Name -> annotated type of the fields of a dataclass, in order."""
+    hints: dict[str, object] = typing.get_type_hints(schema)
     return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
 
 
-def _build_dataclass(schema: Any, value: Any, key: str) -> Any:
+def _build_dataclass(schema: type[Any], value: object, key: str) -> Any:
     if isinstance(value, schema):
         return value
     if not isinstance(value, Mapping):
@@ -99,16 +117,16 @@ def _build_dataclass(schema: Any, value: Any, key: str) -> Any:
         raise ConfigError(str(error)) from error
 
 
-def _build_plain(kind: type, value: Any, key: str) -> Any:
+def _build_plain(kind: object, value: object, key: str) -> bool | int | float | str:
     """A bool, int, float or string."""
-    number = isinstance(value, Real) and not isinstance(value, bool)
     if kind is bool and isinstance(value, bool):
         return value
-    if kind is int and number and (isinstance(value, Integral) or float(value).is_integer()):
-        return int(value)
-    if kind is float and number:
-        return float(value)
+    if isinstance(value, Real) and not isinstance(value, bool):
+        if kind is int and (isinstance(value, Integral) or float(value).is_integer()):
+            return int(float(value)) if not isinstance(value, Integral) else int(value)
+        if kind is float:
+            return float(value)
     if kind is str and isinstance(value, str):
         return value
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+    names: dict[object, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
     raise invalid(key, f"be {names[kind]}", value)

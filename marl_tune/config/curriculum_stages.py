@@ -1,8 +1,9 @@
-"""The worlds of a curriculum's stages, and what they must have in common. Needs neither torch nor ray."""
+"""The environments of a curriculum's stages."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from marl_tune.config.convert import build
@@ -12,10 +13,15 @@ from marl_tune.envs.curriculum import curriculum_of, merged, world_itself
 
 
 def stage_worlds(env: Any) -> list[Any]:
-    """The settings of the world in each stage, the world itself last; of one without a curriculum, that alone.
+    """The settings of the world in each stage. The last is the world itself; without a curriculum, it is the only one.
 
-    What a stage sets itself wins over the world's own settings, whether these come from a file, the command line or a
-    search. Messages name the stage's key, env.curriculum.stages[0].grid_size.
+    A setting of a stage replaces the world's own one, wherever that comes from: a file, the command line or a search.
+
+    Args:
+        env: the settings of the world: a dataclass of envs/.
+
+    Raises:
+        ConfigError: a setting of a stage is wrong; the message names its key, env.curriculum.stages[0].grid_size.
     """
     curriculum, itself = curriculum_of(env), world_itself(env)
     changes = [] if curriculum is None else curriculum.stages
@@ -23,7 +29,7 @@ def stage_worlds(env: Any) -> list[Any]:
 
 
 def stage_sweeps(sweep: SweepConfig) -> list[SweepConfig]:
-    """The sweep in each stage of its curriculum, as one without a curriculum; the last is in the world itself."""
+    """The sweep in each stage, without a curriculum. The last one is in the world itself."""
     return [dataclasses.replace(sweep, env=world) for world in stage_worlds(sweep.env)]
 
 
@@ -32,7 +38,8 @@ def stage_key(number: int) -> str:
     return f"env.curriculum.stages[{number}]"
 
 
-def _stage_world(itself: Any, changes: dict[str, Any], key: str) -> Any:
+def _stage_world(itself: Any, changes: Mapping[str, object], key: str) -> Any:
+    """The settings of the world with those of one stage."""
     own = {name: value for name, value in dataclasses.asdict(itself).items() if name != "curriculum"}
     try:
         return build(type(itself), merged(own, changes), key)
@@ -41,5 +48,5 @@ def _stage_world(itself: Any, changes: dict[str, Any], key: str) -> Any:
 
 
 def of_stage(error: ConfigError, key: str) -> ConfigError:
-    """The error with the stage in front, unless it names it already."""
+    """The error with the key of the stage in front, unless the message has it already."""
     return error if key in str(error) else ConfigError(f"{key}: {error}")

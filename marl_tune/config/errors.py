@@ -1,34 +1,33 @@
-"""The one error that a wrong setting raises, and the words in which it is said."""
+"""The error that a wrong setting raises, and its wording."""
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
 
 
 class ConfigError(ValueError):
-    """A setting is wrong. Its text is one line that names the dotted key, the value and the rule."""
+    """A setting is wrong. The message is one line that names the dotted key, the rule and the value."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
 class OtherVersion(ConfigError):
-    """A checkpoint that this version cannot read."""
+    """This version cannot read a checkpoint."""
 
 
-def invalid(key: str, rule: str, value: Any) -> ConfigError:
-    """The error for a `value` that breaks a `rule`: "algorithm.lr must be above 0, got -1.0"."""
+def invalid(key: str, rule: str, value: object) -> ConfigError:
+    """The error for a `value` that breaks a `rule`, such as "algorithm.lr must be above 0, got -1.0"."""
     return ConfigError(f"{key} must {rule}, got {value!r}")
 
 
 def unknown(what: str, word: str, valid: Iterable[str]) -> ConfigError:
-    """The error for a `word` that is not one of the `valid` ones: names the nearest of them, or, of a few, all."""
+    """The error for a `word` that is not one of `valid`. It names the nearest valid word, or all if they are few."""
     choices = sorted(valid)
     return ConfigError(f"{what} {word!r} is not known{suggestion(word, choices)}")
 
 
 def suggestion(word: str, choices: list[str]) -> str:
-    """The end of a message: ": did you mean 'x'?", or the list of choices where it is short, or nothing."""
+    """The end of a message: ": did you mean 'x'?", the list of choices if it is short, both, or nothing."""
     near = _nearest(word, choices)
     section = word.rpartition(".")[0]
     same = [choice for choice in choices if choice.rpartition(".")[0] == section] if section and not near else choices
@@ -37,8 +36,8 @@ def suggestion(word: str, choices: list[str]) -> str:
 
 
 def _nearest(word: str, choices: list[str]) -> str | None:
-    """The choice that was meant: a key of the same section ("algorithm.lrr"), else, where there is no such section, the
-    most similar key ("algoritm.lr"), else a key of that name elsewhere ("lr")."""
+    """The choice that was probably meant: a key of the same section ("algorithm.lrr"), the most similar key if there is
+    no such section ("algoritm.lr"), or else a key of that name in another section ("lr")."""
     section, _, name = word.rpartition(".")
     siblings = {choice.rpartition(".")[2]: choice for choice in choices if choice.rpartition(".")[0] == section}
     if siblings:

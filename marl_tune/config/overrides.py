@@ -1,4 +1,4 @@
-"""A trial's own settings: dotted keys, as on the command line, put over a sweep."""
+"""The settings of one trial: those of the sweep, with some replaced by dotted key."""
 
 import copy
 import dataclasses
@@ -14,20 +14,26 @@ from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.envs.curriculum import curriculum_of
 
-# Settings that belong to the whole sweep (its search, machines, folders, judges) are the same for each of its trials.
+# Settings of `cluster` that may differ from trial to trial; the others belong to the whole sweep.
 TRIAL_CLUSTER_KEYS = ("num_envs_per_env_runner", "rollout", "torch_threads", "torch_compile", "precision")
 
 
-def apply(sweep: SweepConfig, overrides: Mapping[str, Any]) -> SweepConfig:
-    """A new sweep with `overrides` (dotted key or group -> value) in place; `sweep` is left as it is.
+def apply(sweep: SweepConfig, overrides: Mapping[str, object]) -> SweepConfig:
+    """A new sweep with `overrides` in place; `sweep` stays as it is.
 
-    Groups are swapped first (`{"module": "plasticity"}`), so that a dotted key speaks of the new option. Types and
-    ranges are checked: `ConfigError` names the key, the value and the rule, for an unknown key the nearest valid one.
-    What else a trial must keep, such as that a role's checkpoint is there, is `check_trial`'s.
+    Groups are replaced first (`{"module": "plasticity"}`), so that dotted keys are those of the new option. Types and
+    ranges are checked here. Rules over several settings are checked in `marl_tune.validation`.
+
+    Args:
+        sweep: the settings of the sweep.
+        overrides: dotted key or group -> value.
+
+    Raises:
+        ConfigError: a key, type or range is wrong; the message names the nearest valid key.
     """
     swapped = _swap_groups(sweep, overrides)
     valid = set(trial_keys(swapped))
-    touched: dict[str, dict[str, Any]] = {}
+    touched: dict[str, dict[str, Any]] = {}  # section -> its settings, nested
     for key, value in overrides.items():
         if key in SWAPPABLE or key == "seed":
             continue
@@ -48,11 +54,11 @@ def apply(sweep: SweepConfig, overrides: Mapping[str, Any]) -> SweepConfig:
 
 
 def is_live(sweep: SweepConfig, key: str) -> bool:
-    """Whether a running trial can take a new value of `key`, as population based training needs.
+    """Whether the value of `key` can change in a running trial. Population based training needs this.
 
-    Live: every number of the algorithm; what an environment does not mark as structural (agents, spaces); what a
-    module, a sharing scheme or a curriculum marks as live; the same of a role. Not live: what decides which parts are
-    built, such as a group, a layer's size or the seed.
+    These are live: all settings of the algorithm; those of an environment that it does not mark as structural (such as
+    the number of agents); those that a module, a sharing scheme or a curriculum marks as live; and the same of a role.
+    Settings that decide what is built are not: a group, the size of a layer, the seed.
     """
     if of_role := re.fullmatch(r"sharing\.roles\.[^.]+\.(?:(module\..+)|(.+))", key):
         return is_live(sweep, of_role[1]) if of_role[1] else of_role[2] in LEARNING
@@ -73,7 +79,7 @@ def is_live(sweep: SweepConfig, key: str) -> bool:
 
 
 def trial_keys(sweep: SweepConfig) -> list[str]:
-    """Every key that may differ from trial to trial: what `space` may search."""
+    """All keys that may differ from trial to trial, so that `space` may search them."""
     keys = ["seed", *SWAPPABLE]
     for section in SWAPPABLE:
         keys += _leaves(getattr(sweep, section), section)
@@ -84,9 +90,9 @@ def trial_keys(sweep: SweepConfig) -> list[str]:
     return keys + [f"cluster.{name}" for name in TRIAL_CLUSTER_KEYS]
 
 
-def _leaves(section: Any, prefix: str) -> list[str]:
-    """Dotted keys of a section's fields, and of the sections and mappings in them; its `name` says which option it is
-    and is no setting."""
+def _leaves(section: object, prefix: str) -> list[str]:
+    """Dotted keys of a section's fields, and of the sections and mappings in them. Its `name` is no setting: it says
+    which option it is."""
     keys: list[str] = []
     for name in field_types(type(section)):
         if name not in ("name", "roles"):
@@ -94,14 +100,14 @@ def _leaves(section: Any, prefix: str) -> list[str]:
     return keys
 
 
-def _inner_leaves(value: Any, prefix: str) -> list[str]:
+def _inner_leaves(value: object, prefix: str) -> list[str]:
     if dataclasses.is_dataclass(value):
         return _leaves(value, prefix)
     return [f"{prefix}.{key}" for key in value] if isinstance(value, Mapping) else []
 
 
-def _swap_groups(sweep: SweepConfig, overrides: Mapping[str, Any]) -> SweepConfig:
-    """The sweep with the composed dataclass of another option for each group among `overrides`."""
+def _swap_groups(sweep: SweepConfig, overrides: Mapping[str, object]) -> SweepConfig:
+    """The sweep with another option in place of each group among `overrides`, as it was composed."""
     chosen: dict[str, Any] = {}
     for group in SWAPPABLE:
         if group not in overrides or overrides[group] == getattr(sweep, group).name:

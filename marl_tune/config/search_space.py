@@ -1,4 +1,4 @@
-"""The search space: dotted key -> `{distribution: arguments}`, parsed and checked; knows neither Ray nor Optuna.
+"""The search space: dotted key -> `{distribution: arguments}`. It is parsed and checked without Ray or Optuna.
 
     algorithm.lr: {loguniform: [1e-5, 1e-3]}     module.hidden_dims: {choice: [[64, 64], [256, 256]]}
     env.n_agents: {randint: [5, 20]}             module: {grid: [mlp, plasticity]}
@@ -8,73 +8,81 @@
 | uniform | [low, high] | a float |
 | loguniform | [low, high], low > 0 | a float, uniform in its logarithm |
 | quniform | [low, high, step] | a multiple of step |
-| randint | [low, high] | a whole number, high left out |
+| randint | [low, high] | a whole number from low to high - 1 |
 | choice | [value, ...] | one of the values |
-| grid | [value, ...] | every value in turn |
+| grid | [value, ...] | each value in turn |
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeGuard, TypeVar, cast
 
 from marl_tune.config.errors import invalid, unknown
 
+T = TypeVar("T")
 KINDS = ("uniform", "loguniform", "quniform", "randint", "choice", "grid")
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """How one setting is drawn. `args` are those of the table above."""
+    """How one setting is drawn."""
 
-    kind: str
-    args: tuple[Any, ...]
+    kind: str  # one of `KINDS`
+    args: tuple[object, ...]  # see the table above
 
     @property
     def is_numeric(self) -> bool:
-        """Whether it draws numbers from a range (else: one of `choices`)."""
+        """Whether it draws numbers from a range; else it draws one of `choices`."""
         return self.kind not in ("choice", "grid")
 
     @property
-    def choices(self) -> tuple[Any, ...]:
+    def choices(self) -> tuple[object, ...]:
         """The values of a choice or grid; empty for a range."""
         return () if self.is_numeric else self.args
 
     @property
     def low(self) -> float:
-        """The least value that can be drawn from a range."""
-        return self.args[0]
+        """The lowest value that can be drawn from a range."""
+        return self._numbers[0]
 
     @property
     def high(self) -> float:
-        """The greatest value that can be drawn from a range (randint: its upper end less 1)."""
-        return self.args[1] - 1 if self.kind == "randint" else self.args[1]
+        """The highest value that can be drawn from a range; of randint, its upper end less 1."""
+        high = self._numbers[1]
+        return high - 1 if self.kind == "randint" else high
 
-    def clip(self, value: Any) -> Any:
-        """The nearest value inside the range: PBT multiplies a value without regard to the range it was drawn from."""
-        return min(max(value, self.low), self.high) if self.is_numeric else value
+    @property
+    def _numbers(self) -> tuple[float, ...]:
+        """The arguments of a range."""
+        return cast("tuple[float, ...]", self.args)
 
-    def probes(self) -> tuple[Any, ...]:
-        """Values to try before a sweep starts: every choice, or both ends of a range and a value between them."""
+    def clip(self, value: T) -> T | float:
+        """The nearest value in the range; of choices, the value itself. PBT can move a value out of its range."""
+        return min(max(cast(float, value), self.low), self.high) if self.is_numeric else value
+
+    def probes(self) -> tuple[object, ...]:
+        """Values to check before a sweep starts: all choices, or both ends of a range and a value between them."""
         if not self.is_numeric:
             return self.args
         if self.kind == "quniform":
-            return self.low, self.low + self.args[2], self.high
+            return self.low, self.low + self._numbers[2], self.high
         if self.kind == "randint":
             return self.low, self.high
-        return self.low, self.low + (self.high - self.low) * 0.6180339887, self.high  # not whole: an int key is refused
+        between = self.low + (self.high - self.low) * 0.6180339887  # no whole number, so that int keys are refused
+        return self.low, between, self.high
 
     def __str__(self) -> str:
         return f"{{{self.kind}: {list(self.args)}}}"
 
 
-def normalise(space: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The space with one entry a dotted key, whether keys were typed whole or nested; what is null is taken out.
+def normalise(space: Mapping[str, object]) -> dict[str, object]:
+    """The space with one entry for each dotted key. Nested keys are joined, and entries that are null are removed.
 
-    A file says `algorithm.lr: {uniform: [0, 1]}`; `+space.algorithm.lr.uniform=[0,1]` on the command line nests, and
-    wins over the file's entry. `+space.algorithm.lr=null` takes a key out of an experiment's space.
+    A file has `algorithm.lr: {uniform: [0, 1]}`. On the command line, `+space.algorithm.lr.uniform=[0,1]` makes a
+    nested key, which replaces the file's entry, and `+space.algorithm.lr=null` removes the key.
     """
-    flat: dict[str, dict[str, Any]] = {}
+    flat: dict[str, object] = {}
     for key, entry in _entries(space, ""):
         if entry is None or entry == {}:
             flat.pop(key, None)
@@ -83,13 +91,13 @@ def normalise(space: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return flat
 
 
-def parse(space: Mapping[str, Any]) -> dict[str, Distribution]:
-    """Dotted key -> distribution, of a normalised space; `ConfigError` names the key, the value and the rule."""
+def parse(space: Mapping[str, object]) -> dict[str, Distribution]:
+    """Dotted key -> distribution, of a normalised space. Raises `ConfigError` for a wrong entry."""
     return {key: parse_entry(f"space.{key}", entry) for key, entry in space.items()}
 
 
-def parse_entry(key: str, entry: Any) -> Distribution:
-    """One entry `{distribution: arguments}`; `key` is how errors call it."""
+def parse_entry(key: str, entry: object) -> Distribution:
+    """One entry `{distribution: arguments}`. Raises `ConfigError`, whose message names `key`, for a wrong one."""
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise invalid(key, "be one distribution, such as {uniform: [0.1, 0.3]}", entry)
     kind, args = next(iter(entry.items()))
@@ -103,23 +111,24 @@ def parse_entry(key: str, entry: Any) -> Distribution:
 
 
 def grid_points(space: Mapping[str, Distribution], choices_too: bool) -> int:
-    """Points of the grid: the product of the grids' sizes and, where `choices_too` (search=grid), of the choices'."""
+    """Points of the grid: the product of the sizes of all grids and, with `choices_too` (search=grid), choices."""
     sizes = [len(d.args) for d in space.values() if d.kind == "grid" or (choices_too and d.kind == "choice")]
     return math.prod(sizes)
 
 
 def trial_count(search: str, num_samples: int, space: Mapping[str, Distribution]) -> int:
-    """Trials of the whole sweep: num_samples, times the points of the grid; `none` does not search the space."""
+    """Trials of the whole sweep: num_samples times the points of the grid; under search=none, num_samples."""
     if search == "none":
         return num_samples
     return num_samples * grid_points(space, choices_too=search == "grid")
 
 
 def _check_range(key: str, distribution: Distribution) -> None:
-    args, kind = distribution.args, distribution.kind
+    kind, args = distribution.kind, [arg for arg in distribution.args if _is_number(arg)]
     length = 3 if kind == "quniform" else 2
-    if len(args) != length or not all(_is_number(arg) for arg in args):
-        raise invalid(key, f"be {length} numbers, [low, high{', step' if length == 3 else ''}]", list(args))
+    if len(args) != length or len(args) != len(distribution.args):
+        rule = f"be {length} numbers, [low, high{', step' if length == 3 else ''}]"
+        raise invalid(key, rule, list(distribution.args))
     if kind == "randint" and not all(isinstance(arg, int) for arg in args):
         raise invalid(key, "be whole numbers", list(args))
     if not args[0] < args[1]:
@@ -133,19 +142,19 @@ def _check_range(key: str, distribution: Distribution) -> None:
 def _check_choices(key: str, distribution: Distribution) -> None:
     if not distribution.args:
         raise invalid(key, "hold at least one value", [])
-    seen: list[Any] = []
+    seen: list[object] = []
     for value in distribution.args:
         if value in seen and distribution.kind == "grid":
             raise invalid(key, "hold each value once", list(distribution.args))
         seen.append(value)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _entries(space: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """(dotted key, entry) in order; a mapping of mappings, none of them a distribution, holds more parts of a key."""
+def _entries(space: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
+    """(dotted key, entry) in order. A mapping of mappings that are no distributions holds further parts of a key."""
     for name, entry in space.items():
         if not isinstance(entry, Mapping):
             yield f"{prefix}{name}", entry

@@ -1,1 +1,1 @@
-"""Playing a policy and judging it: episodes on given seeds, tournaments, statistics, selection of the winner."""
+"""Plays policies and judges them: episodes on given seeds, tournaments, statistics, selection of the winner."""

@@ -1,4 +1,4 @@
-"""Statistics of a few noisy returns: the interquartile mean, its bootstrap interval, and whether two policies differ.
+"""Statistics of few noisy returns: the interquartile mean, its bootstrap interval, and whether two policies differ.
 
 Follows Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (https://arxiv.org/abs/2108.13264).
 """
@@ -11,24 +11,30 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_CHUNK = 4_000_000  # resampled values held at once: 32 MB
+RESAMPLED_AT_ONCE = 4_000_000  # resampled values in memory at once: 32 MB
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How far two policies' scores lie apart, measured in what chance would do."""
+    """How far two policies' scores lie apart, compared with what chance can explain.
+
+    >>> apart = separation([5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 3.0, 4.0])
+    >>> apart.difference, apart.separated
+    (4.0, True)
+    """
 
     difference: float  # IQM of the first minus IQM of the second, in the unit of the samples
     ci: tuple[float, float]  # bootstrap interval of that difference
-    normalised: float  # difference / its bootstrap standard error; infinite when it does not vary and is not 0
-    separated: bool  # the interval leaves out 0
+    normalised: float  # difference / its bootstrap standard error; infinite if only that error is 0
+    separated: bool  # 0 lies outside the interval
 
 
 def iqm(samples: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
-    """Interquartile mean: the mean of what is left when the lowest and the highest quarter are dropped.
+    """Interquartile mean: the mean without the lowest and the highest quarter of the values.
 
     Args:
-        samples: (..., n, ...) finite numbers; of n values along `axis`, floor(n / 4) are dropped on either side.
+        samples: (..., n, ...) finite numbers. Of n values along `axis`, floor(n / 4) are dropped at each end.
+        axis: along which the mean is taken.
 
     Returns:
         `samples` without `axis`.
@@ -49,9 +55,9 @@ def bootstrap_ci(
 
     Args:
         samples: (n,) finite numbers, such as the returns of n episodes.
-        confidence: share of such intervals that would hold the true value, (0, 1).
+        confidence: share of such intervals that contain the true value, (0, 1).
         resamples: samples of size n drawn with replacement, at least 1.
-        seed: of the resampling; the same seed gives the same interval.
+        seed: of the resampling. The same seed gives the same interval.
 
     Raises:
         ValueError: no samples, one that is not finite, or `confidence` outside (0, 1).
@@ -63,7 +69,7 @@ def bootstrap_ci(
 def bootstrap_mean_ci(
     samples: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """As `bootstrap_ci`, of the plain mean: for results of games, of which the interquartile mean knows three values.
+    """As `bootstrap_ci`, but of the plain mean. It suits results of games (0, 0.5, 1), whose IQM is too coarse.
 
     Raises:
         ValueError: as `bootstrap_ci`.
@@ -72,25 +78,29 @@ def bootstrap_mean_ci(
 
 
 def resampled_means(samples: ArrayLike, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """(resamples,): means of samples drawn with replacement. Raises ValueError for none, or one that is not finite."""
+    """(resamples,) means of samples drawn with replacement.
+
+    Raises:
+        ValueError: no samples, or one that is not finite.
+    """
     values = _checked(samples)
     return values[rng.integers(values.size, size=(resamples, values.size))].mean(axis=1)
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a share (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953): honest for shares of 0 and 1.
+    """Interval of a share (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953); valid for shares of 0 and 1.
 
     Args:
         successes: from 0 to `trials`.
         trials: at least 1.
-        confidence: share of such intervals that would hold the true value, (0, 1).
+        confidence: share of such intervals that contain the true value, (0, 1).
     """
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     share, shrink = successes / trials, 1 + z * z / trials
     centre = share + z * z / (2 * trials)
     margin = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     low, high = float((centre - margin) / shrink), float((centre + margin) / shrink)
-    return max(0.0, min(low, share)), min(1.0, max(high, share))  # at shares of 0 and 1 rounding would leave them out
+    return max(0.0, min(low, share)), min(1.0, max(high, share))  # rounding could exclude shares of 0 and 1
 
 
 def separation(
@@ -101,17 +111,17 @@ def separation(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Separation:
-    """Whether the interquartile means of two samples differ by more than chance: bootstrap of their difference.
+    """Whether the interquartile means of two samples differ by more than chance, by a bootstrap of their difference.
 
     Args:
         first: (n,) finite numbers.
         second: (m,) finite numbers.
-        paired: entry i of both was measured on the same seed (so n = m); resampling keeps the pairs together, which
-            takes out the part of the noise that both share.
+        paired: entry i of both was measured on the same seed, so n = m. Resampling keeps the pairs together, which
+            removes the noise that both share.
         confidence, resamples, seed: as in `bootstrap_ci`.
 
     Raises:
-        ValueError: as `bootstrap_ci`, or pairs of different numbers.
+        ValueError: as `bootstrap_ci`, or `paired` with n other than m.
     """
     a, b = _checked(first), _checked(second)
     if paired and a.size != b.size:
@@ -136,9 +146,9 @@ def _checked(samples: ArrayLike) -> NDArray[np.float64]:
 
 
 def _resampled(values: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """(resamples,): interquartile means of samples drawn from `values` with replacement, in pieces that fit memory."""
+    """(resamples,) interquartile means of samples drawn from `values` with replacement; in pieces that fit memory."""
     n = values.size
-    rows = max(1, _CHUNK // n)
+    rows = max(1, RESAMPLED_AT_ONCE // n)
     sizes = [min(rows, resamples - start) for start in range(0, resamples, rows)]
     return np.concatenate([iqm(values[rng.integers(n, size=(size, n))]) for size in sizes])
 

@@ -1,5 +1,5 @@
-"""Policies against each other: how candidates are judged where a return says nothing, because sides share out what
-there is to win."""
+"""Policies against each other. Under self-play, candidates are judged so: what one side wins, the other loses, so the
+return of a policy against itself says nothing."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from ray.rllib.core.rl_module.rl_module import RLModule
 
 from marl_tune.config.schema.self_play import VersusConfig
 from marl_tune.config.schema.sweep import SelectionConfig, SweepConfig
 from marl_tune.envs.agent_group import AgentGroup
 from marl_tune.envs.world import World
-from marl_tune.evaluation.play import Evaluation, PolicyPlayer, load_modules, play_many
+from marl_tune.evaluation.play import Evaluation, ModulePolicy, load_modules, play_many
 from marl_tune.evaluation.statistics import bootstrap_mean_ci, iqm, resampled_means
 from marl_tune.results import checkpoint_files
+from marl_tune.results.json_records import EvaluationNumbers
 from marl_tune.sampling.games import results_of, returns_of
 from marl_tune.sampling.policies import Policies
 from marl_tune.sharing.game_sides import learners_of, sides_of, slots_of
@@ -28,85 +29,109 @@ from marl_tune.sharing.world import build_world
 
 @dataclass(frozen=True)
 class Match:
-    """One game: `home` plays a side, `away` all others."""
+    """One game: the player `home` plays one side, the player `away` all others.
 
-    home: int
-    away: int
-    side: int
-    seed: int
+    >>> rules = SelectionConfig(top_k=2, episodes=2, seed=50, confidence=0.95, bootstrap=100, explore=True)
+    >>> schedule(num_players=2, num_sides=2, rules=rules)[0]
+    Match(home=0, away=1, side=0, seed=50)
+    """
+
+    home: int  # number of a player, from 0
+    away: int  # number of another player
+    side: int  # number of the side that `home` plays
+    seed: int  # of the episode
 
 
 @dataclass
-class Judged:
-    """All games of one candidate."""
+class CandidateGames:
+    """All games of one candidate; entry i of each list is of game i.
 
-    results: list[float]  # win 1, draw 0.5, loss 0; where there are more sides the mean over the opponents'
-    returns: list[float]  # of its agents, their mean
-    team: list[float]  # the same, their sum
-    lengths: list[int]  # steps of the world
+    >>> games = CandidateGames([1.0, 0.5], returns=[0.5, 0.0], team=[1.0, 0.0], lengths=[7, 9], seeds=[50, 51])
+    >>> rules = SelectionConfig(top_k=2, episodes=2, seed=50, confidence=0.95, bootstrap=100, explore=True)
+    >>> describe_games(games, rules)["mean_result"]
+    0.75
+    """
+
+    results: list[float]  # win 1, draw 0.5, loss 0; with more than two sides, the mean over the other sides
+    returns: list[float]  # mean over its agents of the return
+    team: list[float]  # sum over its agents of the return
+    lengths: list[int]  # env-steps
     seeds: list[int]
 
 
-def play_tournament(sweep: SweepConfig, folders: Sequence[Path]) -> list[Judged]:
-    """Everybody against everybody else on all sides, about `selection.episodes` games each, on the same unseen seeds.
+def play_tournament(sweep: SweepConfig, folders: Sequence[Path]) -> list[CandidateGames]:
+    """Each candidate plays against each other one on all sides, all on the same unseen seeds.
 
-    A lone candidate plays against the untrained policy of its own pool.
+    A candidate plays about `selection.episodes` games. A single candidate plays against the untrained policy of its
+    own pool.
 
     Args:
+        sweep: its world is played, by the rules of its `selection`.
         folders: checkpoints of the candidates.
 
     Returns:
-        What each did, in the same order.
+        The games of each candidate, in the same order.
     """
-    modules = [_main(folder) for folder in folders]
+    modules = [_learner(folder) for folder in folders]
     if len(modules) == 1:
         modules.append(_untrained(folders[0]))
     with build_world(sweep, 1) as world:
         sides = _sides(world.groups, sweep)
-    matches = _schedule(len(modules), len(sides), sweep.selection)
+    matches = schedule(len(modules), len(sides), sweep.selection)
 
-    def players(world: World, places: range) -> PolicyPlayer:
+    def make_policy(world: World, places: range) -> ModulePolicy:
         some = matches[places.start : places.stop]
-        return _players(world, modules, sides, some, sweep.selection.explore)
+        return _policy_of_matches(world, modules, sides, some, sweep.selection.explore)
 
-    evaluation = play_many(sweep, [match.seed for match in matches], players)
-    return _shared_out(evaluation, matches, sides, len(modules))[: len(folders)]
+    evaluation = play_many(sweep, [match.seed for match in matches], make_policy)
+    return _by_player(evaluation, matches, sides, len(modules))[: len(folders)]
 
 
-def _main(folder: Path) -> Any:
-    """The module of a checkpoint that is judged."""
+def _learner(folder: Path) -> RLModule:
+    """The module of a checkpoint that is judged: its first learner."""
     sweep = checkpoint_files.load_sweep(folder)
     assert isinstance(sweep.sharing, VersusConfig)
     return load_modules(folder, sweep)[next(iter(learners_of(sweep.sharing)))]
 
 
-def _untrained(folder: Path) -> Any:
+def _untrained(folder: Path) -> RLModule:
+    """The untrained policy, which the first slot of a checkpoint's pool holds."""
     sweep = checkpoint_files.load_sweep(folder)
     assert isinstance(sweep.sharing, VersusConfig)
     return load_modules(folder, sweep)[slots_of(sweep.sharing)[0]]
 
 
 def _sides(groups: Sequence[AgentGroup], sweep: SweepConfig) -> list[tuple[str, ...]]:
+    """The agents of each side."""
     assert isinstance(sweep.sharing, VersusConfig)
     return list(sides_of(groups, sweep.sharing).values())
 
 
-def _schedule(players: int, sides: int, rules: SelectionConfig) -> list[Match]:
-    """Rounds of all matches, a seed a round: with two sides home and away games, with more each on every side."""
-    places = range(sides) if sides > 2 else range(1)
-    rounds = math.ceil(rules.episodes / (2 * (players - 1) * len(places)))
+def schedule(num_players: int, num_sides: int, rules: SelectionConfig) -> list[Match]:
+    """The matches of a tournament, in rounds. All matches of a round have the same seed.
+
+    In a round, each player meets each other one twice, as `home` and as `away`. With more than two sides, it does so
+    once for each side that `home` can play.
+
+    Args:
+        num_players: at least 2.
+        num_sides: at least 2.
+        rules: the first seed, and how many games a player plays at least.
+    """
+    places = range(num_sides) if num_sides > 2 else range(1)
+    rounds = math.ceil(rules.episodes / (2 * (num_players - 1) * len(places)))
     return [
         Match(home, away, side, rules.seed + number)
         for number in range(rounds)
-        for home, away in permutations(range(players), 2)
+        for home, away in permutations(range(num_players), 2)
         for side in places
     ]
 
 
-def _players(
-    world: World, modules: Sequence[Any], sides: Sequence[Sequence[str]], matches: Sequence[Match], explore: bool
-) -> PolicyPlayer:
-    """Acts for all copies of the world, each of which is one of the matches."""
+def _policy_of_matches(
+    world: World, modules: Sequence[RLModule], sides: Sequence[Sequence[str]], matches: Sequence[Match], explore: bool
+) -> ModulePolicy:
+    """The joint policy of all copies of the world; copy i plays matches[i]."""
     names = [f"candidate_{number}" for number in range(len(modules))]
 
     def draw(_: np.random.Generator, turn: int) -> dict[str, str]:
@@ -115,14 +140,14 @@ def _players(
         return {agent: name for name, agents in zip(who, sides, strict=True) for agent in agents}
 
     policy_map = PolicyMap(world.groups, {agent: names for agents in sides for agent in agents}, draw)
-    return PolicyPlayer(Policies(dict(zip(names, modules, strict=True)), policy_map, world.num_envs), world, explore)
+    return ModulePolicy(Policies(dict(zip(names, modules, strict=True)), policy_map, world.num_envs), world, explore)
 
 
-def _shared_out(
-    evaluation: Evaluation, matches: Sequence[Match], sides: Sequence[Sequence[str]], players: int
-) -> list[Judged]:
+def _by_player(
+    evaluation: Evaluation, matches: Sequence[Match], sides: Sequence[Sequence[str]], num_players: int
+) -> list[CandidateGames]:
     """The games of each player."""
-    judged = [Judged([], [], [], [], []) for _ in range(players)]
+    games = [CandidateGames([], [], [], [], []) for _ in range(num_players)]
     returns = returns_of(sides, evaluation.returns)
     for number, match in enumerate(matches):
         result = float(results_of(returns[:, [number]], match.side)[0])
@@ -132,30 +157,30 @@ def _shared_out(
             (match.home, result, own, agents),
             (match.away, 1 - result, float(others.sum()), rest),
         ):
-            judged[player].results.append(score)
-            judged[player].returns.append(team / size)
-            judged[player].team.append(team)
-            judged[player].lengths.append(int(evaluation.lengths[number]))
-            judged[player].seeds.append(match.seed)
-    return judged
+            games[player].results.append(score)
+            games[player].returns.append(team / size)
+            games[player].team.append(team)
+            games[player].lengths.append(int(evaluation.lengths[number]))
+            games[player].seeds.append(match.seed)
+    return games
 
 
-def describe_games(judged: Judged, rules: SelectionConfig) -> dict[str, Any]:
-    """A candidate's games in numbers, under the names of `selection.describe`; `mean_result` ranks."""
-    low, high = bootstrap_mean_ci(judged.results, rules.confidence, rules.bootstrap, rules.seed)
+def describe_games(games: CandidateGames, rules: SelectionConfig) -> EvaluationNumbers:
+    """A candidate's games in numbers. The names are those of `selection.describe`; `mean_result` ranks."""
+    low, high = bootstrap_mean_ci(games.results, rules.confidence, rules.bootstrap, rules.seed)
     return {
-        "episodes": len(judged.results),
-        "return_mean_agent": float(np.mean(judged.returns)),
-        "return_sum_team": float(np.mean(judged.team)),
-        "mean_result": float(np.mean(judged.results)),
-        "iqm": float(iqm(judged.results)),
+        "episodes": len(games.results),
+        "return_mean_agent": float(np.mean(games.returns)),
+        "return_sum_team": float(np.mean(games.team)),
+        "mean_result": float(np.mean(games.results)),
+        "iqm": float(iqm(games.results)),
         "ci95": [low, high],
-        "episode_len_mean": float(np.mean(judged.lengths)),
+        "episode_len_mean": float(np.mean(games.lengths)),
     }
 
 
-def lead(first: Judged, second: Judged, rules: SelectionConfig) -> tuple[float, tuple[float, float]]:
-    """By how much the first's mean result is higher, and the bootstrap interval of that."""
+def lead(first: CandidateGames, second: CandidateGames, rules: SelectionConfig) -> tuple[float, tuple[float, float]]:
+    """The mean result of the first minus that of the second, and the bootstrap interval of this difference."""
     one, other = np.random.default_rng(rules.seed).spawn(2)
     differences = resampled_means(first.results, rules.bootstrap, one) - resampled_means(
         second.results, rules.bootstrap, other

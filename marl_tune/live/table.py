@@ -29,7 +29,7 @@ STATUS_WORDS = {  # Tune's word -> ours
     "PAUSED": "paused",
     "PENDING": "waiting",
 }
-FRAME_LINES = 9  # besides the rows: three of totals, header, its rule, two empty ones, what is left out, the cursor's
+FRAME_LINES = 9  # lines beside the rows: three of totals, header, rule, two empty ones, what is left out, the cursor's
 COLUMN_GAP = 2  # characters between two columns
 
 
@@ -45,10 +45,15 @@ class _Column:
 
 
 class SweepTable:
-    """A rich renderable: three lines of totals, a row a trial, the last events.
+    """A rich renderable: three lines of totals, one row for each trial, the last events.
 
-    Where the terminal is too low for all trials, the best one, the failed and the running ones are kept; where it is
-    too narrow, searched values are left out from the right, and named below.
+    If the terminal has too few lines, the best trial is shown first, then failed and running ones. If it is too narrow,
+    columns of searched values are left out from the right, and a line below names them.
+
+    Args:
+        title: names the sweep.
+        state: the sweep's state.
+        events: lines that are shown below the table, oldest first.
     """
 
     def __init__(self, title: str, state: SweepState, events: Sequence[str]) -> None:
@@ -57,6 +62,7 @@ class SweepTable:
         self._events = events
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Called by rich."""
         state = self._state
         height = (options.height or console.size.height) - FRAME_LINES - len(self._events)
         shown = visible(state, max(1, height))
@@ -124,7 +130,7 @@ class SweepTable:
         ]
 
     def _fitting(self, shown: Sequence[TrialView], width: int) -> tuple[list[_Column], list[str]]:
-        """The columns of searched values that have room, and the names of those that have none."""
+        """The columns of searched values that fit, and the names of those that do not."""
         names = short_keys(self._state.keys)
         columns = [
             _Column(names[key], [format_value(trial.values.get(key)) for trial in shown]) for key in self._state.keys
@@ -139,7 +145,7 @@ class SweepTable:
 
 
 def visible(state: SweepState, rows: int) -> list[TrialView]:
-    """The trials, in order, that `rows` rows have room for: the best, the failed, the running, the rest by score."""
+    """At most `rows` trials, in their order: the best first, then failed ones, running ones, and the rest by score."""
     if len(state.trials) <= rows:
         return state.trials
     sign = -1 if state.mode == "max" else 1
@@ -154,7 +160,7 @@ def visible(state: SweepState, rows: int) -> list[TrialView]:
 
 
 def rows_left_out(state: SweepState, shown: Sequence[TrialView]) -> list[str]:
-    """What the trials that have no row are, such as ["and 12 waiting, 3 finished"]; empty when all have one."""
+    """The trials without a row, such as ["and 12 waiting, 3 finished"]; empty if all trials have one."""
     counts = state.counts()
     counts.subtract(trial.status for trial in shown)
     words = [f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status]]
@@ -162,6 +168,6 @@ def rows_left_out(state: SweepState, shown: Sequence[TrialView]) -> list[str]:
 
 
 def _line(text: Text) -> Text:
-    """`text` on one line, cut where the terminal ends."""
+    """`text` on one line, cut at the end of the line."""
     text.no_wrap, text.overflow = True, "ellipsis"
     return text

@@ -1,4 +1,4 @@
-"""Progress in the terminal: a live table, or plain lines where the output is not a terminal, or nothing."""
+"""Progress in the terminal: a live table, plain lines (if the output is not a terminal), or nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
 
 from ray.tune.experiment import Trial
 from rich.console import Console
@@ -23,12 +22,12 @@ from marl_tune.results.formatting import (
     short_ids,
     short_keys,
 )
-from marl_tune.results.metrics import STAGE_CHANGE, TEAM
+from marl_tune.results.metrics import TEAM, Result, iteration_of, stage_change_of
 
 REFRESH_S = 0.5  # least time between two drawings of the table
-IDLE_REFRESH_S = 1.0  # the clock goes on while nothing happens
+IDLE_REFRESH_S = 1.0  # the same while nothing happens: the clock is still shown
 LINE_S = 10.0  # least time between two plain lines of progress
-EVENTS = 3  # events that stand below the table
+EVENTS = 3  # newest events shown below the table
 
 
 def progress_view(
@@ -40,12 +39,13 @@ def progress_view(
     budget: Budget,
     console: Console | None = None,
 ) -> ProgressView:
-    """The view that `progress` (auto | live | plain | off) asks for: auto is live on a terminal, else plain.
+    """Makes the view that `progress` (auto | live | plain | off) names; auto is live on a terminal, else plain.
 
     Args:
+        progress: `logger.progress`.
         title: names the sweep, such as `ant_colony/2026-11-21_10-00-00`.
         metric, mode, keys, budget: as in `marl_tune.live.sweep_state.SweepState`.
-        console: where to draw; stdout by default.
+        console: where to draw. Default: stdout.
     """
     console = console or Console()
     if progress == "auto":
@@ -55,14 +55,20 @@ def progress_view(
 
 
 class ProgressView(SweepCallback):
-    """Shows nothing; the base of the views that do. As a context around a sweep, it gives the terminal back always."""
+    """Shows nothing. It is the base of all views, and a context around a sweep that always restores the terminal.
+
+    Args:
+        title: names the sweep.
+        state: the sweep's state.
+        console: where to draw.
+    """
 
     def __init__(self, title: str, state: SweepState, console: Console) -> None:
         self.title = title
         self.state = state
         self.console: Console | None = console
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "console": None}  # Tune pickles its callbacks, but a pickled view is never shown
 
     def __enter__(self) -> ProgressView:
@@ -74,51 +80,53 @@ class ProgressView(SweepCallback):
         self.close()
 
     def close(self) -> None:
-        """Gives the terminal back as it was. May be called twice."""
+        """Restores the terminal. May be called twice."""
 
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+    def on_experiment_end(self, trials: list[Trial], **info: object) -> None:
+        """Restores the terminal."""
         self.close()
 
 
 class _EventView(ProgressView):
-    """A view that is told events as lines: start, finish, failure, exploit, breakthrough."""
+    """A view that shows events as lines: start, finish, failure, exploit, change of stage, breakthrough."""
 
-    short = False  # names of trials and settings without the part that all have in common
+    short = False  # whether names of trials and settings are shown without their common part
 
     def __init__(self, title: str, state: SweepState, console: Console) -> None:
         super().__init__(title, state, console)
         self._started: set[str] = set()
-        self._failed: list[tuple[Trial, str]] = []  # failures that are still to be told, and what comes of them
-        self._risen: dict[tuple[str, int], list[str]] = {}  # the same of breakthroughs: (trial, iteration) -> whose
+        self._failed: list[tuple[Trial, str]] = []  # failures not shown yet: (trial, what happens next)
+        self._risen: dict[tuple[str, int], list[str]] = {}  # breakthroughs not shown yet: (trial, iteration) -> lines
 
     def show(self, line: str, important: bool) -> None:
-        """Shows one event; an important one must stay on the screen."""
+        """Shows one event as a line. An important one stays on the screen."""
         raise NotImplementedError
 
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """Shows the trial's searched values when it starts for the first time."""
         self.state.update(trials)
-        if trial.trial_id not in self._started:  # Tune also announces every trial that goes on after a pause
+        if trial.trial_id not in self._started:  # Tune also announces trials that continue after a pause
             self._started.add(trial.trial_id)
             values = searched(trial, self.state.keys)
             settings = " ".join(f"{self._key(key)}={format_value(value)}" for key, value in values.items())
             self.show(f"started  {self._trial(trial.trial_id)}  {settings}".rstrip(), False)
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: Result, **info: object
     ) -> None:
+        """Updates the state; shows a change of stage."""
         self.state.add_result(trial, result)
-        if STAGE_CHANGE in result:
-            change = result[STAGE_CHANGE]
+        change = stage_change_of(result)
+        if change is not None:
             how = "reached" if change["entered"] > change["left"] else "is below"
             numbers = f"its mean {format_number(change['level'])} {how} {format_number(change['limit'])}"
-            moved = (
-                f"stage {change['left']} → {change['entered']} at iteration {result['training_iteration']}: {numbers}"
-            )
+            moved = f"stage {change['left']} → {change['entered']} at iteration {iteration_of(result)}: {numbers}"
             self.show(f"stage    {self._trial(trial.trial_id)}  {moved}", False)
 
     def on_exploit(
-        self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, Any], new: Mapping[str, Any]
+        self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, object], new: Mapping[str, object]
     ) -> None:
+        """Shows who copies whom, and which settings change."""
         changes = ", ".join(
             f"{self._key(key)} {format_value(old.get(key))} → {format_value(value)}" for key, value in new.items()
         )
@@ -128,26 +136,32 @@ class _EventView(ProgressView):
     def on_breakthrough(
         self, trial_id: str, iteration: int, who: str, level: float, baseline: float, deviation: float
     ) -> None:
+        """Keeps the breakthrough until the end of the step, so that those of one result share a line."""
         rise = f"{who} return {format_number(baseline)} → {format_number(level)}"
         self._risen.setdefault((trial_id, iteration), []).append(rise)
 
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """Shows the trial's last score and what it took."""
         self._tell_breakthroughs()  # of its last result
         end = self.state.view(trial)
         score = f"{self.state.metric} {format_number(end.score)}"
         budget = f"{end.iteration} iterations, {end.agent_steps:,} agent-steps, {format_duration(end.seconds)}"
         self.show(f"finished {self._trial(trial.trial_id)}  {score} after {budget}", False)
 
-    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """Keeps a failure that is followed by a restart, until Tune has written its error."""
         self._failed.append((trial, ", is started again"))
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """Keeps a failure until Tune has written its error."""
         self._failed.append((trial, ""))
 
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
+        """Shows the failures and breakthroughs of the step."""
         self._tell()
 
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+    def on_experiment_end(self, trials: list[Trial], **info: object) -> None:
+        """Shows what is left to show, and restores the terminal."""
         self._tell()
         super().on_experiment_end(trials, **info)
 
@@ -156,7 +170,7 @@ class _EventView(ProgressView):
         self._tell_failures()
 
     def _tell_breakthroughs(self) -> None:
-        """A line for all returns of a trial that rose in one iteration: the team's is told, of agents' the number."""
+        """One line for all breakthroughs of a trial in one iteration: the team's in words, of the others the number."""
         for (trial_id, iteration), rises in self._risen.items():
             first, others = min(rises, key=lambda rise: not rise.startswith(f"{TEAM} ")), len(rises) - 1
             more = f", {others} more {'returns' if others > 1 else 'return'} with it" if others else ""
@@ -164,7 +178,7 @@ class _EventView(ProgressView):
         self._risen.clear()
 
     def _tell_failures(self) -> None:
-        """Tune announces a failure before it writes down what it was."""
+        """Tune announces a failure before it has written the error, so a failure is shown at the end of the step."""
         for trial, then in self._failed:
             self.show(f"failed   {self._trial(trial.trial_id)}{then}: {error_line(trial)}", True)
         self._failed.clear()
@@ -178,7 +192,7 @@ class _EventView(ProgressView):
 
 
 class LiveView(_EventView):
-    """A table that is drawn anew in place, at most twice a second; failures are also printed above it, and stay."""
+    """A table that is redrawn in place, at most twice a second. Failures are also printed above it, and stay."""
 
     short = True
 
@@ -189,32 +203,37 @@ class LiveView(_EventView):
         self._drawn = -REFRESH_S
         self._changed = True
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**super().__getstate__(), "_live": None}
 
-    def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
+    def setup(self, *args: object, **info: object) -> None:
+        """Draws the table for the first time; called by Tune when the sweep starts."""
         if self._live is None:
             self._live = Live(console=self.console, auto_refresh=False)
             self._live.start()
 
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
+        """Draws the table if the last drawing is old enough."""
         super().on_step_end(iteration, trials, **info)
         since = self.state.elapsed - self._drawn
         if since >= (REFRESH_S if self._changed else IDLE_REFRESH_S):
             self._draw(trials)
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: Result, **info: object
     ) -> None:
+        """Updates the state; the next drawing shows it."""
         super().on_trial_result(iteration, trials, trial, result, **info)
         self._changed = True
 
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+    def on_experiment_end(self, trials: list[Trial], **info: object) -> None:
+        """Draws the table a last time; it stays on the screen."""
         self._tell()
         self._draw(trials)
         self.close()
 
     def show(self, line: str, important: bool) -> None:
+        """Adds the event below the table; prints an important one above it, too."""
         self._changed = True
         text = f"{format_duration(self.state.elapsed)}  {line}"
         self._events.append(text)
@@ -222,6 +241,7 @@ class LiveView(_EventView):
             self.console.print(text, style="red", markup=False, highlight=False)
 
     def close(self) -> None:
+        """Ends the drawing in place."""
         if self._live is not None:
             live, self._live = self._live, None
             live.stop()
@@ -235,7 +255,12 @@ class LiveView(_EventView):
 
 
 class PlainView(_EventView):
-    """Lines for a log file: every start, finish, failure, exploit and breakthrough; progress every ten seconds."""
+    """Lines for a log file: one for each event, and one of progress every ten seconds.
+
+    Args:
+        title, state, console: as in `ProgressView`.
+        clock: returns seconds, which never go back.
+    """
 
     def __init__(
         self, title: str, state: SweepState, console: Console, clock: Callable[[], float] = time.monotonic
@@ -245,16 +270,19 @@ class PlainView(_EventView):
         self._printed = clock() - LINE_S  # the first result is shown at once
         self._changed = False
 
-    def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
+    def setup(self, *args: object, **info: object) -> None:
+        """Shows the title; called by Tune when the sweep starts."""
         self.show(f"sweep {self.title}: {self.state.metric} ({self.state.mode})", True)
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: Result, **info: object
     ) -> None:
+        """Updates the state; the next drawing shows it."""
         super().on_trial_result(iteration, trials, trial, result, **info)
         self._changed = True
 
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
+        """Shows the events of the step, and progress if the last line of it is old enough."""
         super().on_step_end(iteration, trials, **info)
         if self._changed and self._clock() - self._printed >= LINE_S:
             self._printed, self._changed = self._clock(), False
@@ -262,11 +290,12 @@ class PlainView(_EventView):
             self.show(self._line(), True)
 
     def show(self, line: str, important: bool) -> None:
+        """Prints the event with the time since the start."""
         if self.console is not None:  # not rich's print: it would wrap a line to the width of a terminal
             print(f"[{format_duration(self.state.elapsed)}] {line}", file=self.console.file, flush=True)
 
     def _line(self) -> str:
-        """Where the sweep is, in one line."""
+        """The progress of the sweep in one line."""
         state = self.state
         counts = state.counts()
         words = [f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status]]

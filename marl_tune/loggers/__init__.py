@@ -1,1 +1,1 @@
-"""What listens to a sweep and writes: CSV files, W&B, TensorBoard. One file a place."""
+"""Callbacks that listen to a sweep and write its results: CSV and JSON files, W&B, TensorBoard."""

@@ -1,23 +1,23 @@
-"""Breakthroughs in the driver: all callbacks are told of them, and breakthroughs.csv is written."""
+"""Breakthroughs in the driver's process: tells all callbacks of them, and writes breakthroughs.csv."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from ray.tune.experiment import Trial
 
 from marl_tune.results.callback import SweepCallback
 from marl_tune.results.files import read_csv
-from marl_tune.results.metrics import EVENTS, ROW
+from marl_tune.results.metrics import ROW, Result, events_of, iteration_of, row_of
 from marl_tune.results.records import BreakthroughRecord
 from marl_tune.results.run_folder import RunFolder
 
 
 class BreakthroughNews(SweepCallback):
-    """Calls `on_breakthrough` of the others; stands last, so that all of them know the result.
+    """Calls `on_breakthrough` of the other callbacks. It stands last, so that all of them know the result by then.
 
     Args:
         listeners: the other callbacks.
@@ -27,17 +27,28 @@ class BreakthroughNews(SweepCallback):
         self._listeners = list(listeners)
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: Result, **info: object
     ) -> None:
-        for event in result.get(EVENTS, ()):
+        """Announces the breakthroughs that the result tells of."""
+        for event in events_of(result):
             for listener in self._listeners:
-                listener.on_breakthrough(trial_id=trial.trial_id, iteration=int(result["training_iteration"]), **event)
+                listener.on_breakthrough(trial_id=trial.trial_id, iteration=iteration_of(result), **event)
+
+
+class BreakthroughsState(TypedDict):
+    """State of `BreakthroughsCsv`, in JSON's types."""
+
+    records: list[tuple[int, dict[str, Any]]]  # (number of the result in its trial, fields of `BreakthroughRecord`)
 
 
 class BreakthroughsCsv(SweepCallback):
-    """Writes breakthroughs.csv: a row a breakthrough, once for all those of a step of the sweep.
+    """Writes breakthroughs.csv: one row for each breakthrough. It is written once a step of the sweep.
 
-    What happened in time that a crash has undone goes with its row of progress.csv: only rows that stand there count.
+    A crash can undo results, whose rows are then removed from progress.csv. A breakthrough is kept only as long as the
+    row of its result is there.
+
+    Args:
+        folder: the run's folder.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -47,31 +58,36 @@ class BreakthroughsCsv(SweepCallback):
         self._changed = False  # since the file was written
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: Result, **info: object
     ) -> None:
-        self._rows[trial.trial_id] = result[ROW]
+        """Remembers the number of the trial's newest result."""
+        self._rows[trial.trial_id] = row_of(result)
 
     def on_breakthrough(
         self, trial_id: str, iteration: int, who: str, level: float, baseline: float, deviation: float
     ) -> None:
+        """Adds a row, which the end of the step writes."""
         deviations = (level - baseline) / deviation if deviation > 0 else math.inf
         record = BreakthroughRecord(trial_id, iteration, who, level, baseline, deviations)
         self._records.append((self._rows[trial_id], record))
         self._changed = True
 
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
+        """Writes the file if there are new rows."""
         if self._changed:
             self._write()
 
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+    def on_experiment_end(self, trials: list[Trial], **info: object) -> None:
+        """Writes the file a last time."""
         self._write()
 
-    def get_state(self) -> dict[str, Any]:
-        """In JSON's types."""
-        return {"records": [[row, dataclasses.asdict(record)] for row, record in self._records]}
+    def get_state(self) -> BreakthroughsState:
+        """Tune saves it together with the state of the trials."""
+        return {"records": [(row, dataclasses.asdict(record)) for row, record in self._records]}
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        self._records = [(row, BreakthroughRecord(**record)) for row, record in state["records"]]
+    def set_state(self, state: BreakthroughsState) -> None:
+        """Continues from what `get_state` returned."""
+        self._records = [(row, BreakthroughRecord(**fields)) for row, fields in state["records"]]
         self._changed = True
 
     def _write(self) -> None:

@@ -1,7 +1,7 @@
-"""TensorBoard: event files in `tensorboard/<trial>/` of the run's folder, with progress.csv's names and row numbers.
+"""TensorBoard: event files in `tensorboard/<trial>/` of the run's folder.
 
-(Ray's own callback puts `ray/tune/` before every name and logs by `training_iteration`, which jumps back when
-population based training copies another trial.)
+Names and row numbers are those of progress.csv. Ray's own callback puts `ray/tune/` before every name and logs by
+`training_iteration`, which jumps when population based training copies another trial.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ray.tune.experiment import Trial
 from tensorboardX import SummaryWriter
@@ -17,10 +16,10 @@ from tensorboardX.summary import hparams
 
 from marl_tune.results.callback import SweepCallback, searched
 from marl_tune.results.files import as_cell, as_json
-from marl_tune.results.metrics import ROW, flat_metrics
+from marl_tune.results.metrics import Result, flat_metrics, row_of
 from marl_tune.results.run_folder import RunFolder
 
-FLUSH_S = 10  # seconds of rows that a crash may cost
+FLUSH_S = 10  # seconds between two writes to the disk: a crash loses the rows since the last one
 
 
 class TensorboardCallback(SweepCallback):
@@ -39,32 +38,37 @@ class TensorboardCallback(SweepCallback):
         self._writers: dict[str, SummaryWriter] = {}
         self._rows: dict[str, int] = {}  # trial -> number of its newest row
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_writers": {}}  # Tune pickles its callbacks; open files belong to this process
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: Result, **info: object
     ) -> None:
-        writer = self._writer(trial.trial_id)
-        self._rows[trial.trial_id] = result[ROW]
+        """Writes the result's finite numbers as scalars."""
+        writer, row = self._writer(trial.trial_id), row_of(result)
+        self._rows[trial.trial_id] = row
         for name, value in flat_metrics(result).items():
             if math.isfinite(value):
-                writer.add_scalar(name, value, global_step=result[ROW])
+                writer.add_scalar(name, value, global_step=row)
 
     def on_exploit(
-        self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, Any], new: Mapping[str, Any]
+        self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, object], new: Mapping[str, object]
     ) -> None:
+        """Writes the exploit as a text."""
         text = f"iteration {iteration}: copied from {donor_id}, then {as_json(old)} → {as_json(new)}"
         self._writer(trial_id).add_text("exploit", text, global_step=self._rows.get(trial_id, 0))
 
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """Closes the trial's file."""
         self._close(trial)
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """Closes the trial's file."""
         self._close(trial)
 
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        for trial in trials:  # those that were interrupted
+    def on_experiment_end(self, trials: list[Trial], **info: object) -> None:
+        """Closes the files of interrupted trials."""
+        for trial in trials:
             self._close(trial)
 
     def _writer(self, trial_id: str) -> SummaryWriter:
@@ -86,6 +90,6 @@ class TensorboardCallback(SweepCallback):
         writer.close()
 
 
-def _hparam(value: Any) -> str | bool | int | float:
-    """A setting as the HPARAMS tab can hold it."""
+def _hparam(value: object) -> str | bool | int | float:
+    """A setting in a type that the HPARAMS tab can show."""
     return value if isinstance(value, str | bool | int | float) else as_cell(value)

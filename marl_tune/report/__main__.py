@@ -1,4 +1,4 @@
-"""`python -m marl_tune.report PATH`: write report.html of a run's folder anew."""
+"""`python -m marl_tune.report PATH`: writes report.html of a run's folder again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from marl_tune.results.run_folder import RunFolder
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command: writes the report of a run and prints where it is."""
-    parser = argparse.ArgumentParser(prog="python -m marl_tune.report", description="Write report.html of a run anew.")
+    """The command: writes the report of a run and prints its path. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m marl_tune.report", description="Write report.html of a run again.")
     parser.add_argument("path", metavar="PATH", help="a run's folder, results/NAME/TIME")
     path = parser.parse_args(words).path
     try:

@@ -1,4 +1,4 @@
-"""The report's pictures: plain SVG, coloured by the classes of report_template.html, for light and for dark pages."""
+"""The report's pictures: plain SVG. The classes of template.html colour them, on light and on dark pages."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TypeVar
 
 from marl_tune.results.formatting import format_count, format_number
 
 WIDTH = 1080  # units of the picture; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 12, 44  # margins around the axes
 ROW = 34  # height of a row of the dot plot and of the lineage
-MAX_POINTS = 400  # of a curve; more cannot be seen
+MAX_POINTS = 400  # points of a curve; more cannot be seen
 LINE_STYLES = ("winner", "c1", "c2", "c3", "c4", "c5")  # classes that have a colour; the first is the thickest
-LABEL_ROW, LABEL_WIDTH = 18, 8  # least distance of two labels beside each other's lines; of a letter, about
-LONGEST_LABEL = 40  # letters
-BAND_ROOM = 0.4  # how far bands may reach beyond the means, in spans of the means
-# What mean curves need beyond the page's own style.
+LABEL_ROW, LABEL_WIDTH = 18, 8  # least distance of two lines of labels; width of a letter, about
+LONGEST_LABEL = 40  # letters of a curve's label
+BAND_ROOM = 0.4  # how far bands may reach beyond the means, as a share of the means' range
+T = TypeVar("T")
+# What mean curves need besides the style of the page.
 MEAN_STYLE = (
     "<style>.band{fill:var(--mark);fill-opacity:.15}.leader{stroke:var(--mark);stroke-width:1.2;fill:none}"
     ".leader.long{stroke-dasharray:1 5}svg .curve.dashed{stroke-width:2;stroke-dasharray:7 4}</style>"
@@ -31,14 +32,15 @@ class Curve:
 
     label: str
     style: str  # class: winner | c1 … c5 | other
-    points: Sequence[tuple[float, float]]  # (agent-steps, score) in order of time; the line breaks where x goes back
+    points: Sequence[tuple[float, float]]
+    # (agent-steps, score) in order of time; where agent-steps go back, the line has a gap
     band: Sequence[tuple[float, float]] = ()  # (low, high) at each of the points; empty: none
     dashed: bool = False
 
 
 @dataclass(frozen=True)
 class Interval:
-    """One candidate of the dot plot."""
+    """One candidate of the dot plot: a score and its interval."""
 
     label: str
     style: str
@@ -55,12 +57,20 @@ class Copy:
     step: float
     source: int
     target: int
-    hint: str
-    on_path: bool  # it leads to the winner
+    hint: str  # shown where the pointer rests on the arrow
+    on_path: bool  # the winner comes from it
 
 
 class Axis:
-    """Maps values to places."""
+    """Maps values to places in a picture: `axis(value)`.
+
+    Args:
+        values: the axis holds all of them; at least one.
+        start: place of the lowest value.
+        end: place of the highest value.
+        about: intervals between ticks, about.
+        round_ends: whether the axis ends at ticks.
+    """
 
     def __init__(
         self, values: Sequence[float], start: float, end: float, about: int = 6, round_ends: bool = True
@@ -80,12 +90,12 @@ class Axis:
         return self._start + (value - self.low) / (self.high - self.low) * (self._end - self._start)
 
     def label(self, tick: float) -> str:
-        """The tick's number, with as many decimals as all of the axis need."""
+        """The tick's number. All ticks of an axis have the same decimals."""
         return f"{tick:,.{self._decimals}f}" if self._decimals < 5 else format_number(tick)
 
 
 def ticks(low: float, high: float, about: int = 6) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) that reach from `low` or below to `high` or above."""
+    """Round numbers that cover `low` to `high`; two neighbours are 1, 2 or 5 times a power of ten apart."""
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
@@ -94,7 +104,7 @@ def ticks(low: float, high: float, about: int = 6) -> list[float]:
 
 
 def learning_curves(curves: Sequence[Curve], y_label: str) -> str:
-    """Score over agent-steps, a line a trial; the first of `curves` are drawn last, on top."""
+    """Score over agent-steps, one line for each trial. The first of `curves` are drawn on top."""
     height = 420
     points = [point for curve in curves for point in curve.points]
     if not points:
@@ -112,9 +122,10 @@ def learning_curves(curves: Sequence[Curve], y_label: str) -> str:
 
 
 def mean_curves(curves: Sequence[Curve], y_label: str) -> str:
-    """Means over agent-steps with their bands, each named at its end; the first of `curves` are drawn last, on top.
+    """Means over agent-steps with their bands, each labelled at its end. The first of `curves` are drawn on top.
 
-    A band much wider than the means are apart (two seeds can do that) is cut: else the lines would lie on each other.
+    A band that is much wider than the range of the means (with two seeds it can be) is cut: else all lines would look
+    the same.
     """
     curves = [curve for curve in curves if curve.points]
     if not curves:
@@ -141,7 +152,7 @@ def mean_curves(curves: Sequence[Curve], y_label: str) -> str:
 
 
 def _band(curve: Curve, x: Axis, y: Axis) -> str:
-    """The area between the lower and the upper edges, cut at the ends of the axis."""
+    """The area between the lower and the upper edge, cut at the ends of the axis."""
     rows = _thinned([(step, low, high) for (step, _), (low, high) in zip(curve.points, curve.band, strict=True)])
     upper = [(step, min(max(high, y.low), y.high)) for step, _, high in rows]
     lower = [(step, min(max(low, y.low), y.high)) for step, low, _ in reversed(rows)]
@@ -150,13 +161,13 @@ def _band(curve: Curve, x: Axis, y: Axis) -> str:
 
 
 def _end_labels(curves: Sequence[Curve], x: Axis, y: Axis, height: float) -> list[str]:
-    """A dot at each curve's end, its label beside the picture, and a line from one to the other."""
+    """For each curve: a dot at its end, a label beside the picture, and a line that joins them."""
     ends = [(x(curve.points[-1][0]), y(curve.points[-1][1])) for curve in curves]
     places = spread([end for _, end in ends], LABEL_ROW, TOP + 8, height - BOTTOM)
     at = x(x.high) + 34
     parts = []
     for curve, (end_x, end_y), place in zip(curves, ends, places, strict=True):
-        far = " long" if end_x < x(x.high) - 1 else ""  # dotted, so that it does not pass for the curve
+        far = " long" if end_x < x(x.high) - 1 else ""  # dotted, so that it does not look like the curve
         line = f"M{end_x:.1f} {end_y:.1f} H{at - 26:.1f} L{at - 6:.1f} {place:.1f}"
         parts += [
             f'<path class="leader {curve.style}{far}" d="{line}"/>',
@@ -167,20 +178,20 @@ def _end_labels(curves: Sequence[Curve], x: Axis, y: Axis, height: float) -> lis
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places near the `wanted` ones, in their order, at least `gap` apart and from `low` to `high`; closer where that
-    many do not fit."""
+    """Places from `low` to `high` near the `wanted` ones and in their order, at least `gap` apart; closer together if
+    so many do not fit."""
     gap = min(gap, (high - low) / max(1, len(wanted) - 1))
     order = sorted(range(len(wanted)), key=lambda number: wanted[number])
     down = _pushed([wanted[number] for number in order], gap, low, high)
     up = [-place for place in _pushed([-wanted[number] for number in reversed(order)], gap, -high, -low)][::-1]
     places = [0.0] * len(wanted)
     for number, one, other in zip(order, down, up, strict=True):
-        places[number] = (one + other) / 2  # as far apart as in both, and neither all above nor all below
+        places[number] = (one + other) / 2  # so places are moved up as much as down
     return places
 
 
 def _pushed(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Sorted places, each pushed on by the one before it, and back where the last would lie beyond `high`."""
+    """Sorted places, each at least `gap` above the one before it; moved back if the last would be above `high`."""
     places: list[float] = []
     for place in wanted:
         places.append(max(place, places[-1] + gap if places else low))
@@ -193,16 +204,19 @@ def _shortened(label: str) -> str:
     return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
 
 
-def _thinned(points: Sequence[Any]) -> list[Any]:
-    """At most about MAX_POINTS of `points`, evenly, the last one among them."""
+def _thinned(points: Sequence[T]) -> list[T]:
+    """About MAX_POINTS of `points` at most, evenly spread, with the last one."""
     stride = math.ceil(len(points) / MAX_POINTS)
     return list(points)[::-1][:: max(1, stride)][::-1]
 
 
 def dot_plot(intervals: Sequence[Interval], x_label: str) -> str:
-    """A dot and an interval a candidate, on one axis."""
+    """A dot and an interval for each candidate, on one axis."""
     height = TOP + ROW * len(intervals) + BOTTOM
-    left, right = 190, 200  # room for the labels and the notes
+    left, right = (
+        max(200, 24 + LABEL_WIDTH * max(len(words) for words in side))
+        for side in ([i.label for i in intervals], [i.note for i in intervals])
+    )
     x = Axis([v for i in intervals for v in (i.low, i.high, i.value)], left, WIDTH - right)
     bottom = height - BOTTOM
     parts = []
@@ -224,11 +238,12 @@ def dot_plot(intervals: Sequence[Interval], x_label: str) -> str:
 
 
 def lineage(rows: Sequence[tuple[str, float]], copies: Sequence[Copy], path: Sequence[tuple[int, float, float]]) -> str:
-    """Who copied whom: a line a trial over the iterations, an arrow an exploit.
+    """Who copied whom: one line for each trial over the iterations, one arrow for each exploit.
 
     Args:
-        rows: (label, last iteration) of the trials.
-        path: (row, from iteration, to iteration) of the winner's own past, drawn thick.
+        rows: (label, last iteration) of each trial.
+        copies: the exploits.
+        path: (row, from iteration, to iteration) of the winner's past, drawn thick.
     """
     row_height = ROW if len(rows) <= 12 else 20
     height = TOP + row_height * len(rows) + BOTTOM
@@ -269,7 +284,13 @@ def _path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> list[str]:
 
 
 def scatter(points: Sequence[tuple[float, float, str, str]], x_label: str, y_label: str) -> str:
-    """A dot a trial: (value of a setting, score, class, hint). The x axis is logarithmic where values span decades."""
+    """One dot for each trial. The x axis is logarithmic if the values span a factor of ten or more.
+
+    Args:
+        points: (value of a setting, score, class, hint) of each trial; at least one.
+        x_label: name of the setting.
+        y_label: name of the score.
+    """
     width, height, left, bottom = 340, 230, 52, 40
     xs = [point[0] for point in points]
     logarithmic = min(xs) > 0 and max(xs) / min(xs) >= 10
@@ -291,7 +312,7 @@ def scatter(points: Sequence[tuple[float, float, str, str]], x_label: str, y_lab
 
 
 def _powers(x: Axis) -> list[tuple[float, str]]:
-    """(place, label) of the powers of ten on an axis of logarithms, with 3 between them where there are few."""
+    """(place, label) of the powers of ten on a logarithmic axis; with 3 times each, if the axis is short."""
     exponents = range(math.floor(x.low), math.ceil(x.high) + 1)
     factors = (1, 3) if x.high - x.low < 2.5 else (1,)
     values = [factor * 10.0**exponent for exponent in exponents for factor in factors]
@@ -307,19 +328,19 @@ def _grid(y: Axis, right: float = WIDTH - RIGHT) -> list[str]:
 
 
 def x_axis(x: Axis, height: float, label: str) -> list[str]:
-    """Numbers and name of the horizontal axis of a picture so high."""
+    """Numbers and name of the horizontal axis, at the bottom of a picture of this height."""
     parts = [text(x(tick), height - BOTTOM + 20, format_count(tick), "tick middle") for tick in x.ticks]
     return [*parts, text((x(x.low) + x(x.high)) / 2, height - 4, label, "label middle")]
 
 
 def text(x: float, y: float, words: str, style: str, hint: str = "") -> str:
-    """Words at a place; `hint` is shown where the pointer rests on them."""
+    """Words at a place. `hint` is shown where the pointer rests on them."""
     title = f"<title>{escape(hint)}</title>" if hint else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(words)}{title}</text>'
 
 
 def svg(parts: Sequence[str], height: float, label: str, width: float = WIDTH, own_size: bool = False) -> str:
-    """A picture of its parts, as wide as the page; `own_size`: no wider than `width` pixels."""
+    """A picture made of `parts`, as wide as the page; with `own_size`, at most `width` pixels wide."""
     style = f' style="max-width:{width}px"' if own_size else ""
     head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}"{style}>'
     return "\n".join([head, *parts, "</svg>"])

@@ -1,7 +1,7 @@
-"""Settings compared: trials that differ only in their seed are averaged, with an interval that says how sure that is.
+"""Compares settings: averages trials that differ only in their seed, with a confidence interval over seeds.
 
-One run of one seed says little: the same setting learns fast with one seed and slowly with the next (Henderson et al.
-2018, https://arxiv.org/abs/1709.06560). The intervals here are over seeds, those of the evaluation are over episodes.
+One seed says little: the same setting can learn fast with one seed and slowly with the next (Henderson et al. 2018,
+https://arxiv.org/abs/1709.06560). The intervals here are over seeds; those of the evaluation are over episodes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +20,8 @@ from marl_tune.results.files import as_json
 from marl_tune.results.formatting import format_value
 from marl_tune.results.records import TrialRecord
 
-LAST = 0.1  # share of a curve's agent-steps, at its end, whose mean is the final score
-UNEQUAL = 1.05  # settings that trained for this many times as many agent-steps as another are not at equal experience
+LAST = 0.1  # the final score is the mean over this last share of a curve's agent-steps
+UNEQUAL = 1.05  # above this ratio of their agent-steps, two settings do not have equal experience
 
 # Student's t: 97.5 % quantiles for 1 to 30 degrees of freedom, which leave 2.5 % on either side of a 95 % interval, of
 # the NIST/SEMATECH e-Handbook of Statistical Methods, https://www.itl.nist.gov/div898/handbook/eda/section3/eda3672.htm
@@ -37,12 +36,12 @@ Points = Sequence[tuple[float, float]]  # (agent-steps, score) in order of time
 
 @dataclass(frozen=True)
 class Setting:
-    """All trials that have the same searched values, whatever their seed, as one."""
+    """All trials with the same searched values, whatever their seed, averaged."""
 
-    values: dict[str, Any]  # dotted key -> value, the seed left out
+    values: dict[str, object]  # dotted key -> value, without the seed
     tried: int  # seeds that the sweep ran, at least 1
-    seeds: int  # seeds averaged, [0, tried]: a trial that failed or was cut off is left out
-    steps: NDArray[np.float64]  # (points,) agent-steps at which some seed reported, where all seeds have a score
+    seeds: int  # seeds averaged, [0, tried]: trials that failed or were cut off are left out
+    steps: NDArray[np.float64]  # (points,) agent-steps at which any seed reported, as far as all seeds have scores
     means: NDArray[np.float64]  # (points,) mean over seeds of search.metric
     margins: NDArray[np.float64] | None  # (points,) half of the 95 % interval's width; None with fewer than 2 seeds
     score: float | None  # mean over seeds of their final scores; None: no seed has one
@@ -56,7 +55,7 @@ class Setting:
         return self.score - self.margin, self.score + self.margin
 
     def label(self, names: Mapping[str, str]) -> str:
-        """The setting in short: words as they are, other values behind their key's name in `names`."""
+        """The setting in short: words as they are, other values after the name of their key in `names`."""
         words = [
             value if isinstance(value, str) else f"{names.get(key, key)} {format_value(value)}"
             for key, value in self.values.items()
@@ -64,7 +63,7 @@ class Setting:
         return ", ".join(words) or "all trials"
 
     def against(self, best: Setting) -> str:
-        """How its interval lies to that of `best`: best | apart | overlaps | unknown (one of them has none)."""
+        """Compares its interval with that of `best`: best | apart | overlaps | unknown (one has none)."""
         if self is best:
             return "best"
         if self.interval is None or best.interval is None:
@@ -74,10 +73,10 @@ class Setting:
 
 
 def compare(data: ReportData) -> list[Setting]:
-    """The settings of a sweep, the best first; empty when no two of its trials differ only in their seed.
+    """The settings of a sweep, the best first; empty if no two trials differ only in their seed.
 
-    Two trials without a searched seed have different seeds too: each trial has its own. A population has no settings to
-    compare, because its trials change them on the way.
+    Each trial has a seed of its own, even if the seed is not searched. A population has no settings to compare, because
+    its trials change them while they train.
     """
     if data.lineage:
         return []
@@ -88,7 +87,7 @@ def compare(data: ReportData) -> list[Setting]:
         seed = as_json(trial.overrides.get("seed", trial.id))
         group = groups[as_json(sorted(_values(trial).items()))]
         if seed not in group or trial.agent_steps > group[seed].agent_steps:
-            group[seed] = trial  # the same seed twice is the same run twice, and no second sample
+            group[seed] = trial  # the same seed twice is the same training twice, not a second sample
     if all(len(group) < 2 for group in groups.values()):
         return []
     sign = -1 if data.mode == "max" else 1
@@ -100,11 +99,11 @@ def mean_and_margin(samples: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
     """Mean over seeds and half the width of its 95 % interval, t · s / √n with n - 1 degrees of freedom.
 
     Args:
-        samples: (n, ...) one entry a seed, n at least 1.
+        samples: (n, ...) one entry for each seed, n at least 1.
 
     Returns:
-        Mean and half width, each of the samples' shape without the first axis; no half width where n is 1. Above 30
-        degrees of freedom the quantile of 30 is used, which makes the interval wider by 4 % at most.
+        Mean and half width, each of the samples' shape without the first axis; no half width if n is 1. Above 30
+        degrees of freedom, the quantile of 30 is used: the interval is then wider by 4 % at most.
     """
     values = np.asarray(samples, dtype=np.float64)
     n = len(values)
@@ -114,7 +113,7 @@ def mean_and_margin(samples: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def note(settings: Sequence[Setting]) -> str:
-    """What the band of the picture is, and over how many seeds."""
+    """The sentence that explains the picture: what the band is, and over how many seeds."""
     counts = sorted({setting.seeds for setting in settings if setting.seeds})
     if not counts or counts[-1] < 2:
         return "No setting has two seeds with a score, so there is no band."
@@ -130,7 +129,7 @@ def note(settings: Sequence[Setting]) -> str:
 
 
 def caveats(settings: Sequence[Setting]) -> str:
-    """What the table's columns mean, and what keeps it from being a fair comparison."""
+    """The sentences below the table: what its columns mean, and what makes the comparison unfair."""
     words = (
         f"Final score: mean over the last {100 * LAST:g} % of the agent-steps, then over seeds; its 95 % t-interval."
         " Apart: the interval does not overlap the best's. Settings whose intervals overlap may still differ:"
@@ -145,9 +144,10 @@ def caveats(settings: Sequence[Setting]) -> str:
 
 
 def mean_curves(settings: Sequence[Setting], names: Mapping[str, str]) -> list[Curve]:
-    """The picture's lines of ranked settings: a colour each, then the same colours dashed, then grey.
+    """The picture's lines of ranked settings: one colour each, then the same colours dashed, then grey.
 
     Args:
+        settings: the best first.
         names: dotted key -> short name, for the labels.
     """
     curves = []
@@ -163,12 +163,12 @@ def mean_curves(settings: Sequence[Setting], names: Mapping[str, str]) -> list[C
     return curves
 
 
-def _values(trial: TrialRecord) -> dict[str, Any]:
+def _values(trial: TrialRecord) -> dict[str, object]:
     return {key: value for key, value in trial.overrides.items() if key != "seed"}
 
 
 def _setting(trials: Sequence[TrialRecord], curves: Mapping[str, Points]) -> Setting:
-    """The average of `trials`, which have one setting and a seed each."""
+    """The average of `trials`, which have the same setting and different seeds."""
     scored = [trial for trial in trials if curves.get(trial.id)]
     finished = [trial for trial in scored if trial.status == "TERMINATED"]
     used = finished or [trial for trial in scored if trial.status != "ERROR"]
@@ -187,7 +187,7 @@ def _setting(trials: Sequence[TrialRecord], curves: Mapping[str, Points]) -> Set
 
 
 def _forward(points: Points) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Agent-steps, ever greater, and scores: where a trial went back to a checkpoint, what it did anew counts."""
+    """(agent-steps, scores), with growing agent-steps: if a trial repeated some from a checkpoint, the newer scores."""
     kept: list[tuple[float, float]] = []
     for point in points:
         while kept and kept[-1][0] >= point[0]:
@@ -198,7 +198,7 @@ def _forward(points: Points) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _average(steps: NDArray[np.float64], scores: NDArray[np.float64], start: float, stop: float) -> float:
-    """Mean from `start` to `stop` of the line through the points: its area (exact by trapezoids) over its length."""
+    """Mean of the line through the points from `start` to `stop`: its area (exact by trapezoids) over its length."""
     if start == stop:
         return float(np.interp(stop, steps, scores))
     inner = (steps > start) & (steps < stop)

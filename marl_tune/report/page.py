@@ -1,7 +1,7 @@
-"""report.html: one file that shows what a sweep found, and how sure that is.
+"""report.html: one file that shows what a sweep found, and how certain that is.
 
-`python -m marl_tune.report PATH` writes it anew. It reads the files of the run's folder only, and copes with those that
-a run which was cut off has not written.
+`python -m marl_tune.report PATH` writes it again. It reads only the files of the run's folder. Any of them may be
+missing if the run was cut off.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 from marl_tune.report import charts
 from marl_tune.report.compared import Setting, caveats, compare, mean_curves, note
 from marl_tune.report.data import ReportData, load
-from marl_tune.report.html_parts import cell, folded, number_cell, table, wide
+from marl_tune.report.html_parts import cell, folded, number_cell, score_cell, table, wide
 from marl_tune.report.self_play import section as self_play_section
 from marl_tune.report.stages import stage_lines
 from marl_tune.results.files import as_cell, write_text
@@ -27,16 +27,18 @@ from marl_tune.results.formatting import (
     short_ids,
     short_keys,
 )
+from marl_tune.results.json_records import CandidateEntry, EvaluationNumbers
+from marl_tune.results.metrics import RETURN_MEAN_AGENT, RETURN_SUM_TEAM
 from marl_tune.results.records import TrialRecord
 from marl_tune.results.run_folder import RunFolder
 
 TEMPLATE = Path(__file__).with_name("template.html")
-SCALES = {"return_mean_agent": " (mean over agents)", "return_sum_team": " (sum over agents)"}
-BREAKTHROUGHS = 10  # that are shown
+SCALES = {RETURN_MEAN_AGENT: " (mean over agents)", RETURN_SUM_TEAM: " (sum over agents)"}
+BREAKTHROUGHS = 10  # greatest ones that are shown
 COLOURED = 5  # trials, besides the winner, that have a colour of their own
-SWEEP_WORDS = {"failed": "finished, with failures"}  # status of summary.json, where the word says too little
+SWEEP_WORDS = {"failed": "finished, with failures"}  # status in summary.json -> better words
 GROUPS = ("env", "module", "sharing", "algorithm", "search")
-STATUS_WORDS = {  # Tune's word -> ours, of a run that is over
+STATUS_WORDS = {  # Tune's word -> ours, for a run that has ended
     "TERMINATED": "finished",
     "ERROR": "failed",
     "RUNNING": "cut off",
@@ -73,7 +75,7 @@ def render(data: ReportData) -> str:
 
 
 class _Page:
-    """The sections of the page, each as HTML; "" where there is nothing to show."""
+    """The sections of the page, each as HTML; "" if there is nothing to show."""
 
     def __init__(self, data: ReportData) -> None:
         self._data = data
@@ -84,11 +86,12 @@ class _Page:
         self._metric = f"{data.metric}{SCALES.get(data.metric, '')}"
         played = [candidate["trial"] for candidate in data.candidates]
         best = dict.fromkeys([*played, *(trial.id for trial in self._ranked)])
-        best.pop(data.winner, None)
+        if data.winner is not None:
+            best.pop(data.winner, None)
         self._coloured = list(best)[:COLOURED]  # trials that have a colour, besides the winner
 
     def head(self) -> str:
-        """What ran, and how it ended."""
+        """The head of the page: what ran, and how it ended."""
         data, config = self._data, self._data.config
         status = data.summary.get("status", "not finished")
         parts = [f"{group} {_name(config.get(group))}" for group in GROUPS if _name(config.get(group))]
@@ -107,14 +110,15 @@ class _Page:
         )
 
     def winner(self) -> str:
-        """Who won, how sure that is, and how to use it."""
+        """The winner, how certain that is, and how to use it."""
         data = self._data
         if data.winner is None:
             words = "No trial was selected: " + (
                 "none left a checkpoint that could be evaluated." if data.summary else "the run has not finished."
             )
             return f'<section class="winner-card"><h2>No winner</h2><p>{words}</p></section>'
-        overrides = (data.summary.get("best") or {}).get("overrides") or self._record(data.winner).overrides
+        best = data.summary.get("best")
+        overrides = (best["overrides"] if best else None) or self._record(data.winner).overrides
         words = " ".join(f"{key}={as_cell(value)}" for key, value in overrides.items())
         settings = f"<p>Its settings:</p><pre class='wrap'>{escape(words)}</pre>" if words else ""
         place = f"{data.config.get('results_dir', 'results')}/{data.folder.title}"
@@ -125,7 +129,7 @@ class _Page:
         )
 
     def _verdict(self) -> str:
-        """The winner's score, and whether chance explains its lead."""
+        """The sentences on the winner's score, and on whether chance can explain its lead."""
         data = self._data
         winner = data.evaluation.get("winner")
         if not winner:
@@ -150,15 +154,15 @@ class _Page:
         )
 
     def evaluation(self) -> str:
-        """The candidates' scores on unseen episodes."""
+        """The scores of the candidates on unseen episodes."""
         data, candidates = self._data, self._data.candidates
         if not candidates:
             return ""
-        winner = data.evaluation.get("winner") or {}
+        winner = data.evaluation.get("winner")
         intervals = []
         for candidate in candidates:
             style = self._style(candidate["trial"])
-            if style == "winner" and not _same(candidate, winner):
+            if style == "winner" and not (winner and _same(candidate, winner)):
                 style = "other"  # another checkpoint of the trial that won
             label = f"{self._id(candidate['trial'])}, iteration {candidate['iteration']}"
             note = f"{format_score(score_of(candidate))} [{_interval(candidate)}]"
@@ -176,7 +180,7 @@ class _Page:
         return f"<h2>Evaluation</h2><p class='soft'>{words}</p>{wide(plot)}"
 
     def compared(self) -> str:
-        """The settings, averaged over seeds, where trials differ only in their seed."""
+        """The settings averaged over seeds, if there are trials that differ only in their seed."""
         settings = compare(self._data)
         if not settings:
             return ""
@@ -196,7 +200,7 @@ class _Page:
         return f"<h2>Compared</h2>{words}{wide(picture)}{rows_table}<p class='soft'>{caveats(settings)}</p>"
 
     def curves(self) -> str:
-        """Score over experience, a line a trial."""
+        """Score over experience, one line for each trial."""
         data = self._data
         first = [data.winner, *self._coloured]
         order = [trial for trial in first if trial is not None]
@@ -212,7 +216,7 @@ class _Page:
             named.append(("other", f"{len(curves) - len(named)} more"))
         legend = "".join(f'<li class="{style}"><i></i>{escape(label)}</li>' for style, label in named)
         picture = charts.learning_curves(curves, data.metric) + stage_lines(stages, curves)
-        below = "; below, the stage of the curriculum that it is of" if stages else ""
+        below = "; below, the stage of the curriculum" if stages else ""
         return f'{head}{below}.</p><ul class="legend">{legend}</ul>{wide(picture)}'
 
     def breakthroughs(self) -> str:
@@ -226,10 +230,10 @@ class _Page:
         rows = []
         for one in greatest:
             cells = [cell(self._id(one.trial)), number_cell(one.iteration, f"{one.iteration:,}"), cell(one.who)]
-            cells += [number_cell(value) for value in (one.baseline, one.level, one.deviations)]
+            cells += [score_cell(value) for value in (one.baseline, one.level, one.deviations)]
             rows.append((one.trial == self._data.winner, cells))
         many = f"{len(found):,} in all" + (f", the {len(rows)} greatest here" if len(rows) < len(found) else "")
-        note = f"Rises of a windowed return in training that chance does not explain: {many}."
+        note = f"Jumps of the recent mean return that chance does not explain: {many}."
         return f"<h2>Breakthroughs</h2><p class='soft'>{note}</p>{table(heads, rows, sortable=True)}"
 
     def trials(self) -> str:
@@ -240,12 +244,12 @@ class _Page:
         numeric = {key: all(_is_number(t.overrides.get(key, 0)) for t in self._ranked) for key in self._keys}
         heads = [("trial", False, ""), ("status", False, ""), ("score", True, self._data.metric)]
         heads += [(name, numeric[key], key) for key, name in self._keys.items()]
-        heads += [("stage", True, "of the curriculum in which it ended")] if self._data.stages else []
+        heads += [("stage", True, "of the curriculum, in which the trial ended")] if self._data.stages else []
         heads += [("iterations", True, ""), ("agent-steps", True, ""), ("time", True, "of training")]
         heads += [("error", False, "")] if errors else []
         rows = []
         for trial in self._ranked:
-            cells = [cell(self._id(trial.id)), self._status(trial), number_cell(trial.score)]
+            cells = [cell(self._id(trial.id)), self._status(trial), score_cell(trial.score)]
             for key in self._keys:
                 value = trial.overrides.get(key)
                 cells.append(number_cell(value, format_value(value)) if numeric[key] else cell(format_value(value)))
@@ -259,24 +263,24 @@ class _Page:
         return f"<h2>Trials</h2>{table(heads, rows, sortable=True)}"
 
     def settings(self) -> str:
-        """Score against each searched number."""
+        """Score against each searched setting that is a number."""
         pictures = []
         for key in self._keys:
             points = [
-                (float(trial.overrides[key]), trial.score, self._style(trial.id), f"trial {self._id(trial.id)}")
+                (float(value), trial.score, self._style(trial.id), f"trial {self._id(trial.id)}")
                 for trial in self._ranked
-                if trial.score is not None and _is_number(trial.overrides.get(key))
+                if trial.score is not None and _is_number(value := trial.overrides.get(key))
             ]
             points.sort(key=lambda point: (point[2] != "other", point[2] == "winner"))  # drawn last, on top
             if key != "seed" and len({point[0] for point in points}) > 1:
                 pictures.append(f"<div>{charts.scatter(points, key, self._data.metric)}</div>")
         if not pictures:
             return ""
-        note = f"{escape(self._data.metric)} of the last result against each searched number, a dot a trial."
+        note = f"{escape(self._data.metric)} of the last result against each searched number, one dot for each trial."
         return f"<h2>Settings</h2><p class='soft'>{note}</p><div class='grid-of-charts'>{''.join(pictures)}</div>"
 
     def lineage(self) -> str:
-        """Who copied whom, and how the winner's settings came about."""
+        """Who copied whom, and how the winner's settings changed over time."""
         data = self._data
         if not data.lineage:
             return ""
@@ -302,21 +306,22 @@ class _Page:
         for part in past:
             values = [number_cell(part.values.get(key), format_value(part.values.get(key))) for key in keys]
             parts.append((False, [cell(f"{part.start} to {part.stop}"), cell(self._id(part.trial)), *values]))
-        schedule = f"<p>How the winner's settings came about:</p>{table(heads, parts)}" if past else ""
-        note = "Each arrow: a trial was overwritten with a copy of a better one; the winner's own past is marked."
+        schedule = f"<p>The winner's settings over time:</p>{table(heads, parts)}" if past else ""
+        note = "Each arrow: a trial was overwritten with a copy of a better one. The winner's past is marked."
         return f"<h2>Lineage</h2><p class='soft'>{note}</p>{wide(picture)}{schedule}"
 
     def origin(self) -> str:
-        """What has to be known to run the same again."""
+        """What is needed to repeat the run."""
         data, manifest = self._data, self._data.manifest
-        git = manifest.get("git") or {}
-        code = (git.get("commit") or "no commit") + (", with uncommitted changes" if git.get("dirty") else "")
-        cpu = manifest.get("cpu") or {}
+        git, cpu = manifest.get("git"), manifest.get("cpu")
+        code = ""
+        if git:
+            code = (git["commit"] or "no commit") + (", with uncommitted changes" if git["dirty"] else "")
         facts = {
             "Command": manifest.get("command"),
-            "Code": code if git else "",
+            "Code": code,
             "Seeds": ", ".join(f"{name} {seed}" for name, seed in (manifest.get("seeds") or {}).items()),
-            "Machine": f"{cpu.get('model')}, {cpu.get('cores')} cores" if cpu else "",
+            "Machine": f"{cpu['model']}, {cpu['cores']} cores" if cpu else "",
             "GPUs": ", ".join(manifest.get("gpus") or []),
             "Packages": ", ".join(f"{name} {version}" for name, version in (manifest.get("packages") or {}).items()),
         }
@@ -335,7 +340,7 @@ class _Page:
         return next((t for t in self._data.trials if t.id == trial), TrialRecord(trial, "", {}))
 
     def _style(self, trial: str) -> str:
-        """The class that colours a trial: the winner, the other candidates and the next best trials have one."""
+        """The class that colours a trial. The winner, the other candidates and the next best trials have a colour."""
         if trial == self._data.winner:
             return "winner"
         return f"c{self._coloured.index(trial) + 1}" if trial in self._coloured else "other"
@@ -344,33 +349,34 @@ class _Page:
         return cell(STATUS_WORDS.get(trial.status, trial.status), f"status-{trial.status}")
 
 
-def _name(part: Any) -> str:
+def _name(part: object) -> str:
+    """The `name` of a group of the config; "" if there is none."""
     return str(part.get("name", "")) if isinstance(part, dict) else ""
 
 
-def _same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+def _same(first: CandidateEntry, second: CandidateEntry) -> bool:
     """Whether both are the same checkpoint."""
     return all(first.get(key) == second.get(key) for key in ("trial", "checkpoint", "iteration"))
 
 
-def _interval(candidate: dict[str, Any]) -> str:
+def _interval(candidate: EvaluationNumbers) -> str:
     low, high = candidate["ci95"]
     return f"{format_score(low)} to {format_score(high)}"
 
 
 def _ending(setting: Setting, best: Setting) -> list[str]:
-    """The last cells of a setting's row: seeds, agent-steps, final score, its interval, how that lies to the best's."""
+    """The last cells of a setting's row: seeds, agent-steps, final score, its interval, comparison to the best's."""
     seeds = str(setting.seeds) if setting.seeds == setting.tried else f"{setting.seeds} of {setting.tried}"
     steps = int(setting.steps[-1]) if setting.steps.size else None
     low, high = setting.interval or (None, None)
     return [
         number_cell(setting.seeds, seeds),
         number_cell(steps, format_count(steps)),
-        number_cell(setting.score),
+        score_cell(setting.score),
         number_cell(low, "-" if low is None else f"{format_score(low)} to {format_score(high)}"),
         cell(setting.against(best)),
     ]
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

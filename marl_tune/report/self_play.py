@@ -1,32 +1,32 @@
-"""The report's section on self-play: how learners do against each player of the pool, and their rating over time."""
+"""The report's section on self-play: win rates of learners against each player of the pool, and ratings over time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 from marl_tune.report import charts
 from marl_tune.report.data import ReportData, curves_of
 from marl_tune.report.html_parts import wide
 from marl_tune.results.files import read_csv, read_json
+from marl_tune.results.json_records import SelfPlayEntry, SelfPlayTable
 from marl_tune.results.metrics import ELO
 
 CELL, ROW, LEFT, TOP = 64, 34, 150, 74  # of the heat map
 
 
 def section(data: ReportData) -> str:
-    """Of the winner's trial, or of the first; "" where nobody plays against copies."""
-    tables: dict[str, Any] = read_json(data.folder.self_play) or {}
+    """The section on the winner's trial, or else on the first one; "" for a run without self-play."""
+    tables: dict[str, SelfPlayEntry] = read_json(data.folder.self_play) or {}
     if not tables:
         return ""
-    trial = data.winner if data.winner in tables else next(iter(tables))
+    trial = data.winner if data.winner is not None and data.winner in tables else next(iter(tables))
     words = (
         f"Win rates of trial {trial} at iteration {tables[trial]['iteration']}, a draw counted half, of its learners"
         " against the players of its pool; Elo beneath each, 0 being the untrained policy."
     )
     parts = ["<h2>Self-play</h2>", f"<p class='soft'>{escape(words)}</p>", heat_map(tables[trial])]
-    if data.metric != ELO:  # else the learning curves above are just this
+    if data.metric != ELO:  # else the learning curves above show the same
         ratings = curves_of(read_csv(data.folder.progress), ELO)
         styles = {name: "winner" if name == trial else "other" for name in ratings}
         curves = [charts.Curve(f"trial {name}", styles[name], points) for name, points in ratings.items() if points]
@@ -34,8 +34,8 @@ def section(data: ReportData) -> str:
     return "".join(parts)
 
 
-def heat_map(table: dict[str, Any]) -> str:
-    """A row a learner, a column a player that it has met: the stronger the colour, the more it wins."""
+def heat_map(table: SelfPlayTable) -> str:
+    """One row for each learner, one column for each player that learners have met. A stronger colour: more wins."""
     players, elo, rates = table["players"], table["elo"], table["win_rates"]
     rows = [number for number, player in enumerate(players) if player in _learners(table)]
     columns = [number for number in range(len(players)) if any(rates[row][number] is not None for row in rows)]
@@ -53,13 +53,13 @@ def heat_map(table: dict[str, Any]) -> str:
     return charts.svg(parts, height, "Win rates", width, own_size=True)
 
 
-def _learners(table: dict[str, Any]) -> Sequence[str]:
-    """Learners have plain names; those of frozen copies say whose they are and when they were made."""
+def _learners(table: SelfPlayTable) -> Sequence[str]:
+    """The players that learn: they have plain names, whereas names of frozen copies hold dots."""
     return [player for player in table["players"] if "." not in player and player != "untrained"]
 
 
 def short_name(player: str) -> str:
-    """trial.learner.iteration.digest -> its iteration, which is what tells copies apart; other names as they are."""
+    """The iteration of a copy's name `trial.learner.iteration.digest`, which tells copies apart; other names as is."""
     parts = player.split(".")
     return str(int(parts[2])) if len(parts) > 2 else player
 

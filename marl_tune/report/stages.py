@@ -1,4 +1,4 @@
-"""The report's picture of a curriculum: the stage that each trial was in, under the learning curves."""
+"""The report's picture of a curriculum: the stage of each trial over time, below the learning curves."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ APART = 3  # units between the lines of two trials in one stage
 
 
 def stage_lines(curves: Sequence[Curve], scores: Sequence[Curve]) -> str:
-    """Stage over agent-steps, a stepped line a trial; the first of `curves` are drawn last, on top.
+    """Stage over agent-steps, one stepped line for each trial. The first of `curves` are drawn on top.
 
     Args:
-        curves: of the stages; points are (agent-steps, the stage that was sampled up to there).
-        scores: the learning curves above, whose horizontal axis this picture has.
+        curves: points are (agent-steps, the stage that was sampled until then).
+        scores: the learning curves above; this picture has the same horizontal axis.
     """
     if not curves:
         return ""
@@ -38,12 +38,12 @@ def stage_lines(curves: Sequence[Curve], scores: Sequence[Curve]) -> str:
 
 
 def _level(stage: float, last: int) -> float:
-    """The height at which a stage is drawn; the last one on top."""
+    """The height at which a stage is drawn; the last stage is at the top."""
     return TOP + STEP * (last - stage + 0.5)
 
 
 def _steps(points: Sequence[tuple[float, float]], x: Axis, last: int, shift: float) -> list[str]:
-    """A path that holds each stage up to its point, and breaks where a copy's agent-steps go back."""
+    """A path that holds each stage until its point. Where agent-steps go back (after an exploit), it has a gap."""
     start = points[0][0]
     commands = [f"M{x(0.0):.1f} {_level(points[0][1], last) + shift:.1f} H{x(start):.1f}"]
     for (before, old), (steps, stage) in pairwise(points):

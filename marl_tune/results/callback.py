@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 
 class SweepCallback(Callback):
-    """A Tune callback that also hears of exploits and breakthroughs, which Tune itself does not announce."""
+    """A Tune callback that also hears of exploits and breakthroughs, which Tune itself does not announce.
+
+    Tune calls all callbacks of a sweep in the driver's process, in the order of the list that it was given.
+    """
 
     def on_exploit(
-        self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, Any], new: Mapping[str, Any]
+        self, trial_id: str, donor_id: str, iteration: int, old: Mapping[str, object], new: Mapping[str, object]
     ) -> None:
         """Called by the scheduler when `trial_id` is overwritten with a copy of `donor_id`.
 
         Args:
-            iteration: training iteration of the newest result of `trial_id`. It may not have been announced by
-                `on_trial_result` yet: Tune asks the scheduler first.
-            old, new: dotted key -> value of `trial_id` before, and from now on.
+            trial_id: the trial that is overwritten.
+            donor_id: the trial that is copied.
+            iteration: training iteration of the newest result of `trial_id`. `on_trial_result` may not have announced
+                this result yet, because Tune asks the scheduler first.
+            old: dotted key -> value of `trial_id` before the exploit.
+            new: dotted key -> value of `trial_id` from now on.
         """
 
     def on_breakthrough(
@@ -28,22 +33,26 @@ class SweepCallback(Callback):
     ) -> None:
         """Called when a return of `trial_id` rises further than chance explains; see `marl_tune.trial.breakthroughs`.
 
-        All callbacks have heard of the result by then. A trial that is restored after a crash may tell of it again.
+        All callbacks have received the result by then. A trial that is restored after a crash may report the same
+        breakthrough again.
 
         Args:
-            who: team, or the agent's id.
-            level, baseline: mean return of the newest window of episodes, and of those before it.
-            deviation: standard deviation of that difference.
+            trial_id: the trial.
+            iteration: training iteration of the result.
+            who: "team", or the agent's id.
+            level: mean return of the newest window of episodes.
+            baseline: mean return of the episodes before that window.
+            deviation: standard deviation of the difference of the two.
         """
 
 
-def searched(trial: Trial, keys: Sequence[str]) -> dict[str, Any]:
-    """The values that `trial` has of the searched dotted `keys`."""
+def searched(trial: Trial, keys: Sequence[str]) -> dict[str, object]:
+    """Dotted key -> value, of those of the searched `keys` that `trial` sets."""
     return {key: trial.config[key] for key in keys if key in trial.config}
 
 
 def error_line(trial: Trial) -> str | None:
-    """The last line of the error that stopped `trial`, such as "ValueError: …"; None when it has not failed."""
+    """The last line of the error that stopped `trial`, such as "ValueError: …"; None if it has not failed."""
     try:
         text = str(trial.get_error() or "")
     except OSError:  # the trial's folder is on a machine that is gone

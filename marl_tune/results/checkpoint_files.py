@@ -18,18 +18,19 @@ from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.results.checkpoint_folder import CONFIG, POLICY, TRAINING
 
 
-def save_whole(value: Any, path: Path) -> None:
+def save_whole(value: object, path: Path) -> None:
+    """Writes `value` to a file that `torch.load` reads."""
     # torch's default, protocol 2, writes NumPy's arrays as text: half as long again, in time and in size.
     torch.save(value, path, pickle_protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def read_training(folder: Path) -> dict[str, Any]:
-    """What training goes on from: the optimizer's state, where sampling stands, and `counters`."""
+    """What training continues from: the state of the optimizers, the state of sampling, and `counters`."""
     return _read(folder, TRAINING)
 
 
-def load_weights(folder: Path) -> dict[str, Any]:
-    """Module id -> state of the module."""
+def load_weights(folder: Path) -> dict[str, dict[str, object]]:
+    """Module id -> state of the module, by RLlib's names of its parameters."""
     return _read(folder, POLICY)
 
 
@@ -40,7 +41,10 @@ def load_sweep(folder: Path) -> SweepConfig:
 
 @contextmanager
 def reading(folder: Path) -> Iterator[None]:
-    """Makes of any failure to take in what a checkpoint holds, but that a file is not there, an `OtherVersion`."""
+    """A context in which a checkpoint is read: an error about its content becomes an `OtherVersion`.
+
+    A `ConfigError` stays as it is, and so does an `OSError`, such as that of a missing file.
+    """
     try:
         yield
     except (ConfigError, OSError):

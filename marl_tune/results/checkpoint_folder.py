@@ -1,4 +1,4 @@
-"""Which folder holds the policy that a path means."""
+"""The files of a checkpoint, and the checkpoint folder that a path stands for."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ CONFIG, POLICY, TRAINING = (
 
 
 def find_policy(path: str, key: str) -> Path:
-    """The checkpoint folder that `path` means: itself, its checkpoint/, or its best/checkpoint/.
+    """The checkpoint folder that `path` stands for: itself, its checkpoint/, or its best/checkpoint/.
 
     Args:
-        key: of the setting, for the message.
+        path: a checkpoint folder, a run's best/, or a run's folder.
+        key: name of the setting, for the message.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: none of these folders holds a checkpoint.
     """
     for folder in (Path(path), Path(path) / "checkpoint", Path(path) / "best" / "checkpoint"):
         if (folder / POLICY).is_file() and (folder / CONFIG).is_file():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from marl_tune.results.files import as_cell
+from marl_tune.results.json_records import EvaluationNumbers
 
 
-def format_value(value: Any) -> str:
+def format_value(value: object) -> str:
     """A setting: four significant digits of a number, words as they are, anything else as JSON; "" for None."""
     if value is None:
         return ""
@@ -19,26 +19,26 @@ def format_value(value: Any) -> str:
 
 
 def format_number(value: float | None) -> str:
-    """Four significant digits; a dash for what is unknown."""
+    """Four significant digits; "-" for None and NaN."""
     if value is None or math.isnan(value):
         return "-"
     return f"{value:.4g}"
 
 
 def format_score(value: float | None) -> str:
-    """Four digits with their zeros, so that scores below each other can be compared: 2.160, 42.40, 12,345."""
+    """Four digits with trailing zeros, so that scores in a column are easy to compare: 2.160, 42.40, 12,345."""
     if value is None or not math.isfinite(value):
         return format_number(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
 
 
-def score_of(numbers: Mapping[str, Any]) -> float:
+def score_of(numbers: EvaluationNumbers) -> float:
     """What an evaluation ranks by: the mean result of games between candidates, else the interquartile mean."""
     return float(numbers["mean_result"] if "mean_result" in numbers else numbers["iqm"])
 
 
 def format_count(value: float | None) -> str:
-    """A number of steps, short: 950, 41.2k, 3.40M."""
+    """A number of steps in short form: 950, 41.2k, 3.40M; "-" for None."""
     if value is None or not math.isfinite(value):
         return "-"
     for limit, divisor, unit in ((1e4, 1, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M"), (math.inf, 1e9, "G")):
@@ -49,7 +49,7 @@ def format_count(value: float | None) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """1:05, 2:03:04, 3d 04:05."""
+    """A duration such as 1:05, 2:03:04 or 3d 04:05; "-" for None."""
     if seconds is None or not math.isfinite(seconds):
         return "-"
     minutes, second = divmod(round(seconds), 60)
@@ -61,7 +61,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def short_keys(keys: Sequence[str]) -> dict[str, str]:
-    """Dotted key -> its shortest tail that no other key has: `algorithm.lr` -> `lr`."""
+    """Dotted key -> its shortest end that no other key has: `algorithm.lr` -> `lr`."""
     return {key: _shortest(key, keys) for key in keys}
 
 
@@ -75,7 +75,7 @@ def _shortest(key: str, keys: Sequence[str]) -> str:
 
 
 def short_ids(ids: Sequence[str]) -> dict[str, str]:
-    """Trial id -> the part that tells it from the others: `a1b2c_00003` -> `00003` where all begin with `a1b2c_`."""
+    """Trial id -> its part after the common prefix: `a1b2c_00003` -> `00003` if all ids begin with `a1b2c_`."""
     heads = {trial_id.rpartition("_")[0] for trial_id in ids}
     common = len(heads) == 1
     return {trial_id: trial_id.rpartition("_")[2] if common else trial_id for trial_id in ids}

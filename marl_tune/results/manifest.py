@@ -1,4 +1,4 @@
-"""manifest.json: what has to be known to run the same again: code, packages, machine, command line, seeds, times."""
+"""manifest.json: what is needed to repeat a run: code, packages, machine, command line, seeds, times."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from marl_tune.results.files import read_json, write_json
+from marl_tune.results.json_records import GitState, Manifest, Session
 from marl_tune.results.run_folder import RunFolder
 
 PACKAGES = (
@@ -32,11 +32,12 @@ def begin_manifest(
     """Writes the manifest when a run starts, or adds a session to it when a run is resumed.
 
     Args:
+        folder: the run's folder.
         seeds: what is seeded -> seed, such as `{"sweep": 1, "selection": 1000}`.
-        command: the words of the command line; this process's own by default.
-        working_folder: folder whose git state is noted; the current one by default.
+        command: the words of the command line. Default: those of this process.
+        working_folder: folder whose git state is recorded. Default: the current folder.
     """
-    session = {
+    session: Session = {
         "started": _now(),
         "finished": None,
         "status": "running",
@@ -44,7 +45,8 @@ def begin_manifest(
         "host": socket.gethostname(),
         "git": git_state(working_folder or Path.cwd()),
     }
-    manifest = read_json(folder.manifest) or {
+    known: Manifest | None = read_json(folder.manifest)
+    manifest: Manifest = known or {
         "run": folder.title,
         "started": session["started"],
         "finished": None,
@@ -57,23 +59,23 @@ def begin_manifest(
         "gpus": gpus(),
         "sessions": [],
     }
-    manifest.update({key: session[key] for key in ("command", "host", "git")})
+    manifest.update({"command": session["command"], "host": session["host"], "git": session["git"]})
     manifest["sessions"].append(session)
     write_json(folder.manifest, manifest)
 
 
 def finish_manifest(folder: RunFolder, status: str) -> None:
-    """Notes when, and how (finished | failed | interrupted), the session that `begin_manifest` began has ended."""
-    manifest = read_json(folder.manifest)
+    """Records when and how (finished | failed | interrupted) the newest session has ended."""
+    manifest: Manifest = read_json(folder.manifest)
     manifest["finished"] = _now()
-    manifest["sessions"][-1].update(finished=manifest["finished"], status=status)
+    manifest["sessions"][-1].update({"finished": manifest["finished"], "status": status})
     write_json(folder.manifest, manifest)
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """`{"commit", "branch", "dirty"}` of the repository that holds `folder`; None outside of one, or without git.
+def git_state(folder: Path) -> GitState | None:
+    """The state of the repository that holds `folder`; None outside of a repository, or without git.
 
-    `dirty` counts untracked files too: code that no commit holds cannot be run again.
+    Untracked files make it dirty too: code that is in no commit cannot be run again.
     """
     if _output(["git", "rev-parse", "--is-inside-work-tree"], folder) != "true":
         return None
@@ -96,7 +98,7 @@ def package_versions() -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """The processor's name as the system tells it."""
+    """The name of the processor, as the operating system reports it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -106,7 +108,7 @@ def cpu_model() -> str:
 
 
 def memory_bytes() -> int | None:
-    """The machine's memory; None where the system does not tell."""
+    """The memory of the machine; None if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -114,16 +116,16 @@ def memory_bytes() -> int | None:
 
 
 def gpus() -> list[str]:
-    """A line for each NVIDIA GPU of this machine: name, memory, driver version.
+    """One line for each NVIDIA GPU of this machine: name, memory, driver version.
 
-    Asked of the driver's own tool: torch would start CUDA in this process to find out.
+    `nvidia-smi` is asked, because torch would start CUDA in this process.
     """
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     return (_output(query) or "").splitlines()
 
 
 def _output(command: list[str], folder: Path | None = None) -> str | None:
-    """What `command` prints, without the last line's end; None when it is missing or fails."""
+    """What `command` prints, stripped; None if the command is missing or fails."""
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,7 +1,7 @@
 """A run's folder: where each file of a run lies, and how it is written.
 
-Every file is replaced as a whole (written beside its place, then moved there), so that neither a reader nor a run that
-is killed ever leaves or meets half a file. The one exception is progress.csv, which grows by a line a result; see
+Every file is replaced as a whole: it is written beside its place and then moved there. So a reader never sees half a
+file, not even of a run that was killed. The one exception is progress.csv, which grows by one line a result; see
 `marl_tune.loggers.progress_csv.ProgressCsv`.
 """
 
@@ -11,12 +11,12 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from marl_tune.results.files import as_cell, as_json, blank, from_cell, read_csv, write_csv, write_json
+from marl_tune.results.json_records import BestEntry, SummaryFile
 from marl_tune.results.records import BreakthroughRecord, LineageRecord, TrialRecord
 
 TRIAL_COLUMNS = ("score", "iterations", "seconds", "env_steps", "agent_steps", "checkpoint", "error")
@@ -26,11 +26,15 @@ BREAKTHROUGH_COLUMNS = ("trial", "iteration", "who", "level", "baseline", "devia
 
 
 class RunHeldError(RuntimeError):
-    """Another process works on the run."""
+    """Another process is working on the run."""
 
 
 class RunFolder:
-    """The folder of one run; its attributes are the paths of the files that users rely on."""
+    """The folder of one run. Its attributes are the paths of the files in it.
+
+    Args:
+        path: the folder.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
@@ -54,7 +58,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, results_dir: str | Path, name: str, now: datetime | None = None) -> RunFolder:
-        """Makes `results_dir/name/2026-11-21_10-00-00`; runs that start in the same second get _2, _3 and so on.
+        """Makes the folder `results_dir/name/2026-11-21_10-00-00`; _2, _3, … is added for runs of the same second.
 
         Raises:
             ValueError: `name` is empty or holds a path separator.
@@ -68,7 +72,7 @@ class RunFolder:
         while True:
             path = parent / (stamp if number == 1 else f"{stamp}_{number}")
             try:
-                path.mkdir()  # the one step that two processes cannot both succeed in
+                path.mkdir()  # of two processes only one succeeds
             except FileExistsError:
                 number += 1
             else:
@@ -79,7 +83,7 @@ class RunFolder:
         """The existing run folder at `path`.
 
         Raises:
-            FileNotFoundError: there is no such folder, or no run ever began in it.
+            FileNotFoundError: there is no such folder, or it is not a run's folder.
         """
         folder = cls(path)
         if not folder.path.is_dir():
@@ -90,12 +94,12 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps this run to this process: two that go on with one run would overwrite each other's checkpoints.
+        """A context in which no other process can hold this run: two would overwrite each other's checkpoints.
 
-        The lock goes with the process, however that ends. On a file system without locks nothing is held.
+        The lock ends with the process, however the process ends. On a file system without locks, nothing is locked.
 
         Raises:
-            RunHeldError: another process of this machine works on the run.
+            RunHeldError: another process of this machine holds the run.
         """
         with (self.path / ".lock").open("a+") as file:
             try:
@@ -118,18 +122,18 @@ class RunFolder:
 
     @property
     def begun_by_tune(self) -> bool:
-        """Whether Tune has left a state of the sweep here, with which only it can go on."""
+        """Whether the folder holds a state of the sweep by Tune. Only Tune can resume such a run."""
         return any(self.tune.glob(TUNE_STATE))
 
     def relative(self, path: str | Path) -> str:
-        """`path` as the result files name it: relative to this folder, with forward slashes; else absolute."""
+        """`path` as result files name it: relative to this folder if it lies in it, else absolute."""
         absolute = Path(path).absolute()
         return absolute.relative_to(self.path).as_posix() if absolute.is_relative_to(self.path) else absolute.as_posix()
 
     # -- trials -----------------------------------------------------------------------------------------------------
 
     def write_trials(self, trials: Sequence[TrialRecord]) -> None:
-        """Writes trials.csv: one row a trial, one column a searched key."""
+        """Writes trials.csv: one row for each trial, one column for each searched key."""
         keys = list(dict.fromkeys(key for trial in trials for key in trial.overrides))
         rows = []
         for trial in trials:
@@ -139,11 +143,13 @@ class RunFolder:
         write_csv(self.trials, ["trial", "status", *keys, *TRIAL_COLUMNS], rows)
 
     def read_trials(self) -> list[TrialRecord]:
-        """The rows of trials.csv; empty when it was not written yet."""
+        """The rows of trials.csv; empty if there is no such file yet."""
         records = []
         for row in read_csv(self.trials):
             known = (*TRIAL_COLUMNS, "trial", "status")
-            overrides = {key: from_cell(cell) for key, cell in row.items() if key not in known and cell != ""}
+            overrides: dict[str, object] = {
+                key: from_cell(cell) for key, cell in row.items() if key not in known and cell != ""
+            }
             number = {c: float(row[c] or 0) for c in ("iterations", "seconds", "env_steps", "agent_steps")}
             records.append(
                 TrialRecord(
@@ -164,14 +170,14 @@ class RunFolder:
     # -- lineage ----------------------------------------------------------------------------------------------------
 
     def read_lineage(self) -> list[LineageRecord]:
-        """The exploits so far, in order; empty when there was none."""
+        """The exploits so far, oldest first."""
         return [
             LineageRecord(int(row["step"]), row["from"], row["to"], json.loads(row["old"]), json.loads(row["new"]))
             for row in read_csv(self.lineage)
         ]
 
     def write_lineage(self, records: Sequence[LineageRecord]) -> None:
-        """Writes lineage.csv: one row an exploit; `old` and `new` are JSON objects of dotted keys."""
+        """Writes lineage.csv: one row for each exploit. `old` and `new` are JSON objects of dotted keys."""
         rows = [
             {"step": r.step, "from": r.source, "to": r.to, "old": as_json(r.old), "new": as_json(r.new)}
             for r in records
@@ -181,7 +187,7 @@ class RunFolder:
     # -- breakthroughs ----------------------------------------------------------------------------------------------
 
     def read_breakthroughs(self) -> list[BreakthroughRecord]:
-        """The breakthroughs so far, in order; empty when there was none."""
+        """The breakthroughs so far, oldest first."""
         return [
             BreakthroughRecord(
                 trial=row["trial"],
@@ -195,7 +201,7 @@ class RunFolder:
         ]
 
     def write_breakthroughs(self, records: Sequence[BreakthroughRecord]) -> None:
-        """Writes breakthroughs.csv: one row a breakthrough; no file where there is none."""
+        """Writes breakthroughs.csv: one row for each breakthrough. Without breakthroughs there is no file."""
         if records:
             write_csv(self.breakthroughs, BREAKTHROUGH_COLUMNS, map(vars, records))
         else:
@@ -213,15 +219,19 @@ class RunFolder:
         mode: str,
         wall_time_s: float,
         trials: Sequence[TrialRecord],
-        best: Mapping[str, Any] | None,
+        best: BestEntry | None,
     ) -> None:
         """Writes summary.json, the last file of a run.
 
         Args:
             status: finished | failed (some trial failed for good) | interrupted.
-            best: `{"trial", "overrides", "checkpoint", "evaluation"}` of the winner; None: none was selected.
+            name, seed: of the sweep.
+            metric, mode: search.metric and search.mode.
+            wall_time_s: seconds that the sweep took.
+            trials: all trials; their steps are summed.
+            best: the winner; None: no winner was selected.
         """
-        summary = {
+        summary: SummaryFile = {
             "status": status,
             "name": name,
             "seed": seed,
@@ -234,11 +244,11 @@ class RunFolder:
                 {key: getattr(t, key) for key in ("id", "status", "overrides", "score", "iterations", "error")}
                 for t in trials
             ],
-            "best": None if best is None else dict(best),
+            "best": best,
         }
         write_json(self.summary, summary)
 
 
 def as_typed(path: Path) -> str:
-    """A path as a user types it from here."""
+    """`path` as a user would type it: relative to the current folder if it lies in it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

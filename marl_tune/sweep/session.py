@@ -26,6 +26,7 @@ from marl_tune.loggers.self_play_json import SelfPlayJson
 from marl_tune.report import page
 from marl_tune.results.callback import SweepCallback, error_line
 from marl_tune.results.formatting import score_of
+from marl_tune.results.json_records import BestEntry
 from marl_tune.results.manifest import finish_manifest
 from marl_tune.results.metrics import flat_metrics
 from marl_tune.results.records import TrialRecord
@@ -149,7 +150,7 @@ def _record(trial: TuneTrial, sweep: SweepConfig, folder: RunFolder) -> TrialRec
     )
 
 
-def _say(folder: RunFolder, outcome: _Outcome, best: dict[str, Any] | None, records: Sequence[TrialRecord]) -> None:
+def _say(folder: RunFolder, outcome: _Outcome, best: BestEntry | None, records: Sequence[TrialRecord]) -> None:
     """Prints errors of failed trials, the winner and the path of the report."""
     for record in records:
         if record.error is not None:

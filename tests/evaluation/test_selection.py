@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from marl_tune.evaluation.play import Evaluation, evaluate_modules, play
-from marl_tune.evaluation.selection import Candidate, Played, _separation, candidates, describe, ranked, select
+from marl_tune.evaluation.selection import (
+    Candidate,
+    PlayedCandidate,
+    candidates,
+    describe,
+    lead_of_winner,
+    ranked,
+    select,
+)
 from marl_tune.results.files import read_json
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.sharing.world import build_world
@@ -39,7 +47,7 @@ def test_candidates_are_the_best_of_the_whole_sweep(tmp_path):
 def played(trial, scores):
     scores = np.asarray(scores, dtype=float)
     evaluation = Evaluation(list(range(len(scores))), {"a": scores}, np.ones(len(scores)), {})
-    return Played(Candidate(trial, Path(), 1, 0.0), evaluation, scores)
+    return PlayedCandidate(Candidate(trial, Path(), 1, 0.0), evaluation, scores)
 
 
 def test_separation_is_from_another_trial(tiny):
@@ -47,12 +55,12 @@ def test_separation_is_from_another_trial(tiny):
     rng = np.random.default_rng(0)
     good, same = rng.normal(1.0, 0.1, 50), rng.normal(1.0, 0.1, 50)
     bad = rng.normal(0.0, 0.1, 50)
-    assert _separation([played("a", good), played("a", bad)], rules) == {
+    assert lead_of_winner([played("a", good), played("a", bad)], rules) == {
         "separated": False,
         "difference_to_next": None,
     }
-    assert _separation([played("a", good), played("a", same), played("b", bad)], rules)["separated"]
-    close = _separation([played("a", good), played("b", good - 0.001 + rng.normal(0, 0.05, 50))], rules)
+    assert lead_of_winner([played("a", good), played("a", same), played("b", bad)], rules)["separated"]
+    close = lead_of_winner([played("a", good), played("b", good - 0.001 + rng.normal(0, 0.05, 50))], rules)
     assert not close["separated"]
 
 

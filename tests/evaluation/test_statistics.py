@@ -60,7 +60,7 @@ def test_the_same_seed_gives_the_same_interval_also_seed_0():
 
 
 def test_pieces_do_not_change_the_number_of_resamples(monkeypatch):
-    monkeypatch.setattr("marl_tune.evaluation.statistics._CHUNK", 70)
+    monkeypatch.setattr("marl_tune.evaluation.statistics.RESAMPLED_AT_ONCE", 70)
     calls = []
     real = iqm
     monkeypatch.setattr(

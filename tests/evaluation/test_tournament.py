@@ -11,9 +11,9 @@ from marl_tune import envs, evaluate
 from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.config.schema.sweep import SelectionConfig
-from marl_tune.evaluation.scripted_opponents import find_player, play_against
+from marl_tune.evaluation.scripted_opponents import find_scripted_player, play_against
 from marl_tune.evaluation.statistics import bootstrap_mean_ci, wilson_interval
-from marl_tune.evaluation.tournament import _schedule
+from marl_tune.evaluation.tournament import schedule
 from marl_tune.report.data import load
 from marl_tune.report.page import render
 from marl_tune.report.self_play import heat_map, short_name
@@ -153,7 +153,7 @@ def test_an_unknown_player_is_named(finished, players, capsys, name, message):
 
 def test_a_world_without_players_says_so(players):
     with pytest.raises(ConfigError, match=r"--against needs a world with scripted players \(classic/"):
-        find_player(types.SimpleNamespace(name="pricing"), "random")
+        find_scripted_player(types.SimpleNamespace(name="pricing"), "random")
 
 
 def test_results_of_several_sides():
@@ -164,11 +164,11 @@ def test_results_of_several_sides():
 
 def test_everybody_meets_everybody_on_all_sides():
     rules = SelectionConfig(top_k=3, episodes=8, seed=50, confidence=0.95, bootstrap=100, explore=True)
-    two = _schedule(3, 2, rules)
+    two = schedule(3, 2, rules)
     assert {(m.home, m.away) for m in two} == {(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)}
     assert {m.seed for m in two} == {50, 51}
     assert all(sum(player in (m.home, m.away) for m in two) == 8 for player in range(3))
-    four = _schedule(2, 4, rules)
+    four = schedule(2, 4, rules)
     assert {(m.home, m.side) for m in four} == {(player, side) for player in (0, 1) for side in range(4)}
 
 

@@ -168,10 +168,9 @@ def test_a_crash_after_an_exploit_goes_back_to_the_copy_only(folder):
     assert iterations(folder) == [1, 2, 3, 4, 5, 4, 5]
 
 
-def resumed(callback, state):
-    """The callback as Tune makes it in a new process."""
-    fresh = cloudpickle.loads(cloudpickle.dumps(callback))
-    fresh.__init__(callback._folder if hasattr(callback, "_folder") else RunFolder(callback._path.parent))
+def resumed(callback, state, folder):
+    """A callback of the same class, as a resumed sweep makes it in a new process."""
+    fresh = type(callback)(folder)
     fresh.set_state(cloudpickle.loads(state))
     return fresh
 
@@ -189,7 +188,7 @@ def test_a_resumed_sweep_drops_what_its_saved_state_does_not_know(folder):
     report(progress, late, 1)
     with folder.progress.open("a") as file:
         file.write("x_00000,5,5,50")  # killed in the middle of a line
-    progress = resumed(progress, state)
+    progress = resumed(progress, state, folder)
     report(progress, second, 3)  # its checkpoint is older than the state
     assert iterations(folder) == [1, 2, 3, 4]  # still to be repeated
     report(progress, first, 4)
@@ -233,7 +232,7 @@ def test_lineage_is_written_and_undone_with_the_state(folder):
     state = cloudpickle.dumps(lineage.get_state())
     lineage.on_exploit("c", "a", 5, {}, {})
     assert [record.to for record in folder.read_lineage()] == ["b", "c"]
-    lineage = resumed(lineage, state)
+    lineage = resumed(lineage, state, folder)
     assert [record.to for record in folder.read_lineage()] == ["b"]
     lineage.on_exploit("d", "b", 6, {}, {})
     assert [(r.step, r.source, r.to) for r in folder.read_lineage()] == [(4, "a", "b"), (6, "b", "d")]

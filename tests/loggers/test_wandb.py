@@ -120,7 +120,7 @@ def test_the_config_holds_settings_and_lineage(folder):
     callbacks, trial = callbacks_of(folder), trial_of("x_00001", **{"algorithm.lr": 0.2})
     tell(callbacks, "on_trial_start", trial)
     report(callbacks, trial, 1)
-    run = callbacks[2]._runs["x_00001"]
+    run = callbacks[2].runs["x_00001"]
     assert (run.group, run.name, run.tags) == (folder.title, "x_00001", ("ant_colony",))
     for step, lr in ((1, 0.12), (5, 0.3)):
         for callback in callbacks:
@@ -206,7 +206,7 @@ def test_a_server_that_cannot_be_reached_costs_a_warning_and_no_row(folder, monk
 def test_trouble_with_wandb_does_not_stop_a_trial(folder, monkeypatch):
     callbacks, trial = callbacks_of(folder), trial_of("x_00000")
     report(callbacks, trial, 1)
-    run = callbacks[2]._runs["x_00000"]
+    run = callbacks[2].runs["x_00000"]
     monkeypatch.setattr(run, "log", lambda *_, **__: (_ for _ in ()).throw(BrokenPipeError("gone")))
     with pytest.warns(UserWarning, match="stopped logging trial x_00000"):
         report(callbacks, trial, 2)
