@@ -2,11 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from marl_tune.envs.world import World, resolve_reset
+from marl_tune.envs.world import World, WorldState, resolve_reset
 
 
 class ArrayWorld(World):
@@ -27,14 +26,14 @@ class ArrayWorld(World):
                 self._rngs[copy] = np.random.default_rng(seed)
             yield copy, self._rngs[copy]
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> WorldState:
         """See `World.get_state`."""
         return {
             "arrays": {name: array.copy() for name, array in self._arrays().items()},
             "generators": [generator.bit_generator.state for generator in self._rngs],
         }
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: WorldState) -> None:
         """See `World.set_state`.
 
         Raises:

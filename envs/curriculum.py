@@ -7,8 +7,9 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
+Settings = TypeVar("Settings")  # the config dataclass of a world
 NEVER_STAGED = ("name", "curriculum", "workers")  # settings that no stage changes: the option, and a trial's processes
 
 
@@ -74,20 +75,20 @@ class WorldConfig:
     # stages that come before this world in training; null, as in runs saved before there were any: none
 
 
-def curriculum_of(config: Any) -> CurriculumConfig | None:
+def curriculum_of(config: object) -> CurriculumConfig | None:
     """The curriculum of a world's settings, None where it has none."""
     return getattr(config, "curriculum", None)
 
 
-def world_itself(config: Any) -> Any:
-    """A world's settings without its curriculum: all that a simulation is given."""
-    return config if curriculum_of(config) is None else replace(config, curriculum=None)
+def world_itself(config: Settings) -> Settings:
+    """A world's settings without its curriculum. A simulation gets these."""
+    return config if curriculum_of(config) is None else replace(config, curriculum=None)  # type: ignore[type-var]
 
 
-def merged(own: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merged(own: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
     """`own` settings with `changes` over them; mappings (kwargs, preprocess) are merged key by key."""
     result = dict(own)
     for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(own.get(key), Mapping)
-        result[key] = merged(own[key], value) if both else value
+        before = own.get(key)
+        result[key] = merged(before, value) if isinstance(value, Mapping) and isinstance(before, Mapping) else value
     return result

@@ -1,12 +1,12 @@
 """Agents put into groups, as wrappers of other libraries' worlds need it, and arrays of the groups' shapes."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.trees import Arrays
 
 
 def group_agents(agents: Iterable[tuple[str, str, gym.Space, gym.Space]]) -> list[tuple[AgentGroup, list[int]]]:
@@ -36,7 +36,7 @@ def zero_observations(groups: Iterable[AgentGroup], num_envs: int) -> Observatio
     return {group.name: _zeros(group.observation_space, (num_envs, len(group.agents))) for group in groups}
 
 
-def _zeros(space: gym.Space, rows: tuple[int, int]) -> Any:
+def _zeros(space: gym.Space, rows: tuple[int, int]) -> Arrays:
     if isinstance(space, gym.spaces.Dict):
         return {key: _zeros(part, rows) for key, part in space.items()}
     return np.zeros(rows + (space.shape or ()), space.dtype)
@@ -54,7 +54,7 @@ def checked_actions(group: AgentGroup, actions: np.ndarray, num_envs: int) -> np
 def checked_choices(group: AgentGroup, actions: np.ndarray, num_envs: int) -> np.ndarray:
     """As `checked_actions`, for a group whose space is Discrete. Raises ValueError for a choice outside it, too."""
     given = checked_actions(group, actions, num_envs)
-    last = int(group.action_space.n) - 1  # type: ignore[attr-defined]
+    last = int(group.action_space.n) - 1
     if given.min() < 0 or given.max() > last:
         raise ValueError(f"actions of {group.name} must be in 0..{last}, got {given.min()} to {given.max()}")
     return given

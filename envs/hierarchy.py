@@ -7,10 +7,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, Observations
 from marl_tune.envs.groups import checked_actions
 from marl_tune.envs.trees import on_host, tree_map
-from marl_tune.envs.world import STAYS, TERMINATED, TRUNCATED, Step, World, agents_per_step
+from marl_tune.envs.world import STAYS, TERMINATED, TRUNCATED, Step, World, WorldState, agents_per_step
 
 MANAGER = "manager"  # id and group of the team's manager; `manager_of_<agent>` and `managers_of_<group>` of the others
 FEATURES = "observation"  # the part of a Dict observation that a goal is added to
@@ -138,7 +138,7 @@ class Hierarchy(World):
         self._note_who_acts()
         return self._observations(seen)
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """See `World.step`. Raises ValueError for goals of the wrong shape or outside their space."""
         assert self.acting is not None
         self._set_goals(actions, self.acting)
@@ -165,7 +165,7 @@ class Hierarchy(World):
         """Group -> (B, N) -> (B, workers)."""
         return np.concatenate([by_group[group.name] for group in self._workers], axis=1)
 
-    def _set_goals(self, actions: dict[str, np.ndarray], acting: dict[str, np.ndarray]) -> None:
+    def _set_goals(self, actions: Actions, acting: dict[str, np.ndarray]) -> None:
         """What those managers say that act is in force from here on."""
         for group, columns in zip(self._managers, self._columns.values(), strict=False):
             acts = acting[group.name]
@@ -204,7 +204,7 @@ class Hierarchy(World):
         workers = agents_per_step(self.world)
         return workers + (1 if self.of_team else workers) / self.interval
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> WorldState:
         """See `World.get_state`."""
         return {
             "world": self.world.get_state(),
@@ -213,7 +213,7 @@ class Hierarchy(World):
             "going_on": self._going_on.copy(),
         }
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: WorldState) -> None:
         """See `World.set_state`. Raises ValueError for the state of a world with other goals."""
         self._in_force[...], self._acted[...] = state["in_force"], state["acted"]
         self._going_on = state["going_on"].copy()
@@ -290,6 +290,6 @@ def _features_of(observed: Any) -> Any:
     return observed.get(FEATURES) if isinstance(observed, dict | gym.spaces.Dict) else observed
 
 
-def _level(dtype: Any) -> int:
+def _level(dtype: np.typing.DTypeLike) -> int:
     """What a goal's 1 is among these numbers: the modules divide the bytes of a picture by 255."""
     return 255 if dtype == np.uint8 else 1

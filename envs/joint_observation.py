@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.trees import Array
+from marl_tune.envs.trees import Array, Arrays, put
 
 if TYPE_CHECKING:  # marl_tune.envs.world is built on this file
     from marl_tune.envs.agent_group import AgentGroup, Observations
@@ -21,6 +21,7 @@ def joint_space(groups: Sequence[AgentGroup]) -> gym.spaces.Box:
     low, high = (
         joint_observation(groups, {group.name: _bounds(group, side) for group in groups})[0] for side in ("low", "high")
     )
+    assert isinstance(low, np.ndarray)
     return gym.spaces.Box(low, high, dtype=low.dtype.type)
 
 
@@ -36,13 +37,12 @@ def joint_observation(groups: Sequence[AgentGroup], observations: Observations) 
     parts = [join(part) for group in groups for part in _leaves(group.observation_space, observations[group.name])]
     shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
     if isinstance(parts[0], np.ndarray):
-        dtype = np.uint8 if all(part.dtype == np.uint8 for part in parts) else np.float32
-        joint = np.empty(shape, dtype)
+        joint: Array = np.empty(shape, np.uint8 if all(part.dtype == np.uint8 for part in parts) else np.float32)
     else:
         joint = parts[0].new_empty(shape)  # torch's, on a GPU; nothing in envs/ needs torch
     start = 0
     for part in parts:
-        joint[..., start : start + part.shape[-1]] = part
+        put(joint, (..., slice(start, start + part.shape[-1])), part)
         start += part.shape[-1]
     return joint
 
@@ -73,14 +73,17 @@ def _parts(space: gym.Space) -> Iterator[tuple[str, gym.Space]]:
             yield key, part
 
 
-def _leaves(space: gym.Space, seen: Any) -> Iterator[Array]:
+def _leaves(space: gym.Space, seen: Arrays) -> Iterator[Array]:
+    """The arrays of what a group sees that belong to the `_parts` of its space."""
     for key, _ in _parts(space):
-        yield seen[key] if key else seen
+        leaf = seen[key] if isinstance(seen, dict) else seen
+        assert not isinstance(leaf, dict)
+        yield leaf
 
 
-def _bounds(group: AgentGroup, side: str) -> Any:
+def _bounds(group: AgentGroup, side: str) -> Arrays:
     """The lowest or highest that the agents of a group can see, in the form of an observation of one copy."""
-    parts = {
+    parts: dict[str, Arrays] = {
         key: np.broadcast_to(_bound(space, side), (1, len(group.agents), *(space.shape or ())))
         for key, space in _parts(group.observation_space)
     }

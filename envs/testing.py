@@ -10,10 +10,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import Observations
+from marl_tune.envs.agent_group import Actions, Observations
+from marl_tune.envs.trees import Array, Tree, tree_map
 from marl_tune.envs.world import STAYS, StateUnavailable, Step, World
 
 MakeWorld = Callable[[int], World]  # num_envs -> world
+Record = dict[str, Any]  # what went into a step and came out of it, by name; each array has B as its first axis
 COPIES = 3
 FRAME_STEPS = 3  # pictures are slow: only so many steps are drawn
 
@@ -52,15 +54,15 @@ def check_world(make: MakeWorld, steps: int = 120, seed: int = 0) -> None:
     _check_render(make, records, seed)
 
 
-def sample_actions(world: World, observations: Observations, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def sample_actions(world: World, observations: Observations, rng: np.random.Generator) -> Actions:
     """Random legal actions: group -> `(B, N)` int64 or `(B, N, ...)`; an `action_mask` in the observation is obeyed."""
     actions = {}
     for group in world.groups:
         shape, space = (world.num_envs, len(group.agents)), group.action_space
         observed = observations[group.name]
         if isinstance(observed, dict) and "action_mask" in observed:
-            noise = rng.random(observed["action_mask"].shape)
-            actions[group.name] = np.where(observed["action_mask"] > 0, noise, -1.0).argmax(axis=-1)
+            mask = np.asarray(observed["action_mask"])
+            actions[group.name] = np.where(mask > 0, rng.random(mask.shape), -1.0).argmax(axis=-1)
         elif isinstance(space, gym.spaces.Discrete):
             actions[group.name] = rng.integers(space.start, space.start + space.n, size=shape)
         elif isinstance(space, gym.spaces.MultiDiscrete):
@@ -73,7 +75,7 @@ def sample_actions(world: World, observations: Observations, rng: np.random.Gene
     return actions
 
 
-def play(world: World, steps: int, seed: int, actions: list[dict[str, np.ndarray]] | None = None) -> list[dict]:
+def play(world: World, steps: int, seed: int, actions: list[Actions] | None = None) -> list[Record]:
     """Plays a world, checking every array, and resets the copies that are done.
 
     Args:
@@ -88,7 +90,7 @@ def play(world: World, steps: int, seed: int, actions: list[dict[str, np.ndarray
     rng = np.random.default_rng(seed)
     observations = world.reset([seed + copy for copy in range(world.num_envs)])
     _check_observations(world, observations, world.acting)
-    records, turns = [], _Turns(world)
+    records, turns = [], _TurnChecks(world)
     for index in range(steps):
         chosen = sample_actions(world, observations, rng) if actions is None else actions[index]
         state = _checked_state(world, observations)
@@ -110,14 +112,14 @@ def play(world: World, steps: int, seed: int, actions: list[dict[str, np.ndarray
     return records
 
 
-def _results(world: World, step: Step) -> dict[str, Any]:
+def _results(world: World, step: Step) -> Record:
     """What came out of a step, and who acts next where agents take turns."""
     if step.left is None:
         return {name: value for name, value in vars(step).items() if name != "left"}
     return vars(step) | {"acting": world.acting}
 
 
-class _Turns:
+class _TurnChecks:
     """Checks who acts and who has left over the episodes of a world; says nothing where all act in all steps."""
 
     def __init__(self, world: World):
@@ -163,7 +165,7 @@ class _Turns:
         _require((self._somebody_acts() | done).all(), "nobody acts in a copy that is not done")
 
 
-def _require(holds: Any, rule: str) -> None:
+def _require(holds: object, rule: str) -> None:
     if not holds:
         raise ContractError(rule)
 
@@ -191,12 +193,13 @@ def _check_groups(world: World, copies: int) -> None:
         _require(np.allclose(lengths, 1.0), f"{group.name} has directions that are not unit vectors")
 
 
-def _leaves(space: gym.Space, values: Any, path: str) -> Iterator[tuple[str, gym.Space, Any]]:
+def _leaves(space: gym.Space, values: object, path: str) -> Iterator[tuple[str, gym.Space, Any]]:
     """(path, space, array) of an observation, key by key where the space is a Dict."""
     if not isinstance(space, gym.spaces.Dict):
         yield path, space, values
         return
-    _require(isinstance(values, dict) and set(values) == set(space.keys()), f"{path} must have the keys of its Dict")
+    if not isinstance(values, dict) or set(values) != set(space.keys()):
+        raise ContractError(f"{path} must have the keys of its Dict")
     for key, part in space.items():
         yield from _leaves(part, values[key], f"{path}.{key}")
 
@@ -227,7 +230,7 @@ def _check_step(world: World, step: Step) -> None:
     _require(not (step.terminated & step.truncated).any(), "a copy is both terminated and truncated")
 
 
-def _checked_state(world: World, observations: Observations) -> np.ndarray:
+def _checked_state(world: World, observations: Observations) -> Array:
     state, space = world.state(observations), world.state_space
     shape = (world.num_envs, *space.shape)
     _require(state.shape == shape, f"state has the shape {state.shape}, must be {shape}")
@@ -247,31 +250,29 @@ def _checked_metrics(world: World) -> dict[str, np.ndarray]:
     return metrics
 
 
-def _check_ends(records: list[dict]) -> None:
+def _check_ends(records: list[Record]) -> None:
     ended = np.sum([r["step"]["terminated"] | r["step"]["truncated"] for r in records])
     _require(ended > 0, f"no episode ended in {len(records)} steps: check a world with shorter episodes")
     _require(len({frozenset(r["metrics"]) for r in records}) == 1, "the names of the metrics change")
 
 
-def _map(function: Callable[[np.ndarray], Any], tree: Any) -> Any:
-    return {k: _map(function, v) for k, v in tree.items()} if isinstance(tree, dict) else function(tree)
+def _of_copy(record: Tree, copy: int) -> Tree:
+    """What a record or a tree of arrays says of one copy."""
+    return tree_map(lambda array: array[copy : copy + 1], record)
 
 
-def _of_copy(record: dict, copy: int) -> dict:
-    return _map(lambda array: array[copy : copy + 1], record)
-
-
-def _actions_of(records: list[dict], copy: int) -> list[dict[str, np.ndarray]]:
+def _actions_of(records: list[Record], copy: int) -> list[Actions]:
     return [_of_copy(record["actions"], copy) for record in records]
 
 
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
+def _same(a: object, b: object) -> bool:
+    """Whether two trees of arrays are equal."""
+    if isinstance(a, dict) and isinstance(b, dict):
         return set(a) == set(b) and all(_same(a[key], b[key]) for key in a)
-    return np.array_equal(a, b)
+    return np.array_equal(a, b)  # type: ignore[arg-type]
 
 
-def _check_equal(a: list[dict], b: list[dict], rule: str) -> None:
+def _check_equal(a: list[Record], b: list[Record], rule: str) -> None:
     for index, (left, right) in enumerate(zip(a, b, strict=True)):
         for key in left:
             _require(_same(left[key], right[key]), f"{rule}: step {index}, {key}")
@@ -297,7 +298,7 @@ def _check_seed_per_copy(make: MakeWorld) -> None:
         _require(same, "the first observation of a copy does not depend on its seed alone")
 
 
-def _check_state(make: MakeWorld, records: list[dict], seed: int) -> None:
+def _check_state(make: MakeWorld, records: list[Record], seed: int) -> None:
     half = len(records) // 2
     world = make(COPIES)
     play(world, half, seed, [record["actions"] for record in records[:half]])
@@ -316,12 +317,12 @@ def _check_state(make: MakeWorld, records: list[dict], seed: int) -> None:
         _check_equal(expected, _go_on(target, actions), "after set_state the play differs")
 
 
-def _go_on(world: World, actions: list[dict[str, np.ndarray]]) -> list[dict]:
+def _go_on(world: World, actions: list[Actions]) -> list[Record]:
     """Plays on without a reset at the start; copies that are done are reset."""
     records = []
     for chosen in actions:
         step = world.step(chosen)
-        record = {"step": _results(world, step), "metrics": world.episode_metrics(np.arange(world.num_envs))}
+        record: Record = {"step": _results(world, step), "metrics": world.episode_metrics(np.arange(world.num_envs))}
         record["state"] = world.state(step.observations)
         records.append(pickle.loads(pickle.dumps(record)))
         done = np.flatnonzero(step.terminated | step.truncated)
@@ -330,7 +331,7 @@ def _go_on(world: World, actions: list[dict[str, np.ndarray]]) -> list[dict]:
     return records
 
 
-def _check_render(make: MakeWorld, records: list[dict], seed: int) -> None:
+def _check_render(make: MakeWorld, records: list[Record], seed: int) -> None:
     world, undrawn = make(COPIES), make(COPIES)
     for one in (world, undrawn):
         play(one, len(records) - FRAME_STEPS, seed, [record["actions"] for record in records])

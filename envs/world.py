@@ -7,23 +7,22 @@ of a group has the shape `(B, N, ...)` for B copies and N agents. B is `num_envs
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, Observations
+from marl_tune.envs.curriculum import WorldConfig
 from marl_tune.envs.joint_observation import joint_observation, joint_space
+from marl_tune.envs.trees import Array
 
 STAYS, TERMINATED, TRUNCATED = range(3)  # values of `Step.left`
+WorldState: TypeAlias = dict[str, Any]  # what `World.get_state` returns: picklable, in a form of each world's own
 
 
 class StateUnavailable(RuntimeError):
-    """The state of a simulation cannot be taken out of it, e.g. because a library in C holds it; says of which."""
-
-    # unit vector of each direction, in the order of `indices`
-
-    # whether its rewards are part of the returns that are reported; false for agents that a wrapper adds to a world
+    """The state of a simulation cannot be saved, for example because a library in C holds it. The text says why."""
 
 
 @dataclass
@@ -55,7 +54,7 @@ class World(ABC):
         num_envs: B.
     """
 
-    Config: ClassVar[type]
+    Config: ClassVar[type[WorldConfig]]
     # dataclass of the world's settings; its first field, `name`, is the world's stem
     groups: tuple[AgentGroup, ...]
     num_envs: int
@@ -68,7 +67,7 @@ class World(ABC):
     # where `acting` is not None: agents of a copy that are sure to act in each of its steps
 
     @abstractmethod
-    def __init__(self, config: Any, num_envs: int = 1): ...
+    def __init__(self, config: WorldConfig, num_envs: int = 1): ...
 
     @abstractmethod
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
@@ -85,7 +84,7 @@ class World(ABC):
         """
 
     @abstractmethod
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """Advances every copy by one step.
 
         Args:
@@ -107,7 +106,7 @@ class World(ABC):
         """An RGB picture of one copy, `(height, width, 3)` uint8."""
 
     @abstractmethod
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> WorldState:
         """Everything that the future depends on, generators included: picklable, and detached from the world.
 
         Raises:
@@ -116,7 +115,7 @@ class World(ABC):
         """
 
     @abstractmethod
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: WorldState) -> None:
         """Goes back to a state that `get_state` of a world with the same configuration and B returned."""
 
     @property
@@ -124,7 +123,7 @@ class World(ABC):
         """Space of one copy's `state`."""
         return joint_space(self.groups) if self.own_state_space is None else self.own_state_space
 
-    def state(self, observations: Observations) -> Any:
+    def state(self, observations: Observations) -> Array:
         """What a critic may know that sees all of a copy, (B, ...): `own_state` in a world that gives one, else the
         joint observation. It is of the present state; there is none before a copy's first reset.
 

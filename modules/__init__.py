@@ -1,13 +1,16 @@
-"""RLModules: the networks of the agents. `MODULES` is the list of them; each has a config dataclass in
-modules/schemas.py and its values in conf/module/<stem>.yaml.
+"""RLModules: the networks of the agents. `MODULES` lists them.
 
-Importing this package imports neither torch nor ray: a module's class is imported when it is asked for.
+Each module has a config dataclass in modules/schemas.py, and its values in conf/module/<stem>.yaml. Importing this
+package imports neither torch nor ray: the class of a module is imported on first use.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 from marl_tune.modules import schemas
+
+if TYPE_CHECKING:
+    from marl_tune.modules.base import ActorCritic
 
 MODULES: dict[str, str] = {
     "mlp": "marl_tune.modules.mlp:Mlp",
@@ -32,8 +35,8 @@ def _class_path(name: str) -> tuple[str, str]:
     return module, attribute
 
 
-def module_class(name: str) -> Any:
-    """A module's class, a subclass of `marl_tune.modules.base.ActorCritic`. Raises ValueError for an unknown name."""
+def module_class(name: str) -> "type[ActorCritic]":
+    """The class of a module. Raises ValueError for an unknown name."""
     module, attribute = _class_path(name)
     return getattr(import_module(module), attribute)
 

@@ -3,6 +3,7 @@ searches."""
 
 import numpy as np
 
+from marl_tune.envs.agent_group import Actions
 from marl_tune.envs.ant_colony.world import GROUP, USE, AntColony
 
 
@@ -27,7 +28,7 @@ class Forager:
         self._saw_food = np.zeros(shape, np.bool_)  # (B, N) whether food was in sight one step ago
         self._searches = world.config.sense_radius is not None
 
-    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def act(self, observations: dict[str, np.ndarray]) -> Actions:
         """Observations (B, N, 9) of the group `ants` -> its actions (B, N) int64."""
         seen = observations[GROUP]
         carrying, vector = seen[..., 2] > 0, seen[..., 7:9]

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 import numpy as np
 
 from marl_tune.envs import default_config
-from marl_tune.envs.agent_group import AgentGroup, DirectionTokens, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, DirectionTokens, Observations
 from marl_tune.envs.ant_colony.render import draw_colony
 from marl_tune.envs.array_world import ArrayWorld
 from marl_tune.envs.curriculum import WorldConfig
@@ -149,7 +149,7 @@ class AntColony(ArrayWorld):
         width, height, stride = self.width, self.height, self.height + 2
         self._num_cells = (width + 2) * stride  # of one bordered grid; cell (x, y) has number (x + 1) * stride + y + 1
         xy = np.stack(np.divmod(np.arange(self._num_cells), stride), axis=-1) - 1  # (cells, 2)
-        self._x, self._y = xy.T.astype(np.float32)
+        self.cell_x, self.cell_y = xy.T.astype(np.float32)
         inside = np.asarray(((xy >= 0) & (xy < (width, height))).all(axis=-1))  # (cells,) bool
         nest = np.array((width // 2, height // 2))
         self._nest = int((nest[0] + 1) * stride + nest[1] + 1)
@@ -170,16 +170,16 @@ class AntColony(ArrayWorld):
 
     def _build_state(self) -> None:
         copies, ants, sources = self.num_envs, self.config.n_agents, self.config.n_food_sources
-        self._first = np.arange(copies)[:, None] * self._num_cells  # (B, 1) index of each copy's cell 0 in a grid
-        self._pheromone = np.zeros(copies * self._num_cells, np.float32)  # (B * cells,)
-        self._pieces = np.zeros(copies * self._num_cells, np.int64)  # (B * cells,) pieces of food on each cell
-        self._sources = np.repeat(self._first, sources, axis=1)  # (B, S) index of each source in the grids
-        self._food_x = np.full((copies, 1, sources), FAR, np.float32)  # FAR where a source is exhausted
-        self._food_y = np.full((copies, 1, sources), FAR, np.float32)
-        self._cell = np.full((copies, ants), self._nest)  # (B, N) cell number of each ant
-        self._carrying = np.zeros((copies, ants), np.bool_)  # (B, N)
-        self._heading = np.zeros((copies, ants), np.int64)  # (B, N) last move, 0..3; for the picture only
-        self._delivered = np.zeros(copies, np.int64)  # (B,) pieces
+        self.first_cell = np.arange(copies)[:, None] * self._num_cells  # (B, 1) index of each copy's cell 0 in a grid
+        self.pheromone = np.zeros(copies * self._num_cells, np.float32)  # (B * cells,)
+        self.pieces = np.zeros(copies * self._num_cells, np.int64)  # (B * cells,) pieces of food on each cell
+        self.sources = np.repeat(self.first_cell, sources, axis=1)  # (B, S) index of each source in the grids
+        self.food_x = np.full((copies, 1, sources), FAR, np.float32)  # FAR where a source is exhausted
+        self.food_y = np.full((copies, 1, sources), FAR, np.float32)
+        self.cell = np.full((copies, ants), self._nest)  # (B, N) cell number of each ant
+        self.carrying = np.zeros((copies, ants), np.bool_)  # (B, N)
+        self.heading = np.zeros((copies, ants), np.int64)  # (B, N) last move, 0..3; for the picture only
+        self.delivered = np.zeros(copies, np.int64)  # (B,) pieces
         self.episode_steps = np.zeros(copies, np.int64)  # (B,) steps since the copy's reset
 
         strength, radius = self.config.pheromone_strength, self.config.sense_radius
@@ -190,26 +190,26 @@ class AntColony(ArrayWorld):
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
         """See `World.reset`."""
-        pheromone, pieces = (grid.reshape(self.num_envs, -1) for grid in (self._pheromone, self._pieces))
+        pheromone, pieces = (grid.reshape(self.num_envs, -1) for grid in (self.pheromone, self.pieces))
         for copy, rng in self._restarted(seeds, copies):
-            self._cell[copy] = rng.choice(self._start_cells, self.config.n_agents)
+            self.cell[copy] = rng.choice(self._start_cells, self.config.n_agents)
             food = rng.choice(self._food_cells, self.config.n_food_sources, replace=False)
             pheromone[copy], pieces[copy] = 0.0, 0
             pieces[copy, food] = self.config.food_per_source
-            self._sources[copy] = food + self._first[copy]
-            self._food_x[copy], self._food_y[copy] = self._x[food], self._y[food]
-            self._carrying[copy], self._heading[copy] = False, 0
-            self._delivered[copy], self.episode_steps[copy] = 0, 0
-        return self._observe()
+            self.sources[copy] = food + self.first_cell[copy]
+            self.food_x[copy], self.food_y[copy] = self.cell_x[food], self.cell_y[food]
+            self.carrying[copy], self.heading[copy] = False, 0
+            self.delivered[copy], self.episode_steps[copy] = 0, 0
+        return self.observe()
 
-    def _observe(self) -> Observations:
-        free = ~self._carrying
-        observations = self._own_view.take(self._cell, axis=0)  # (B, N, 9) the view of a carrying ant
-        observations[..., 2] = self._carrying
-        observations[..., 3:7] = self._pheromone.take((self._cell + self._first)[..., None] + self._around)
+    def observe(self) -> Observations:
+        free = ~self.carrying
+        observations = self._own_view.take(self.cell, axis=0)  # (B, N, 9) the view of a carrying ant
+        observations[..., 2] = self.carrying
+        observations[..., 3:7] = self.pheromone.take((self.cell + self.first_cell)[..., None] + self._around)
 
-        dx = self._food_x - self._x.take(self._cell)[..., None]  # (B, N, S)
-        dy = self._food_y - self._y.take(self._cell)[..., None]
+        dx = self.food_x - self.cell_x.take(self.cell)[..., None]  # (B, N, S)
+        dy = self.food_y - self.cell_y.take(self.cell)[..., None]
         squared = dx * dx + dy * dy
         nearest = squared.argmin(axis=-1).ravel() + self._row  # (B * N,)
         squared = squared.take(nearest)
@@ -219,55 +219,55 @@ class AntColony(ArrayWorld):
             np.copyto(observations[..., column], (delta.take(nearest) / distance).reshape(free.shape), where=free)
         return {GROUP: observations}
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """See `World.step`. Raises ValueError for an action outside 0..4 or of the wrong shape."""
         action = np.asarray(actions[GROUP])
-        if action.shape != self._cell.shape or action.min() < 0 or action.max() > USE:
-            raise ValueError(f"actions of {GROUP} must have the shape {self._cell.shape} and be in 0..{USE}")
-        left = self._cell + self._first  # (B, N) where the ants stand before the step
-        np.add.at(self._pheromone, left.ravel(), self._deposits.take(self._carrying).ravel())
-        self._pheromone *= self.config.pheromone_decay
-        np.minimum(self._pheromone, 1.0, out=self._pheromone)
+        if action.shape != self.cell.shape or action.min() < 0 or action.max() > USE:
+            raise ValueError(f"actions of {GROUP} must have the shape {self.cell.shape} and be in 0..{USE}")
+        left = self.cell + self.first_cell  # (B, N) where the ants stand before the step
+        np.add.at(self.pheromone, left.ravel(), self._deposits.take(self.carrying).ravel())
+        self.pheromone *= self.config.pheromone_decay
+        np.minimum(self.pheromone, 1.0, out=self.pheromone)
 
         using = action == USE
         rewards = np.full(action.shape, STEP_REWARD, np.float32)
         if using.any():
             self._use(using, left, rewards)
-        self._cell[...] = self._next_cell.take(self._cell * 5 + action)
-        np.copyto(self._heading, action, where=~using)
+        self.cell[...] = self._next_cell.take(self.cell * 5 + action)
+        np.copyto(self.heading, action, where=~using)
         self.episode_steps += 1
 
-        terminated = self._delivered == self.total_food
+        terminated = self.delivered == self.total_food
         truncated = (self.episode_steps >= self.config.max_steps) & ~terminated
-        return Step(self._observe(), {GROUP: rewards}, terminated, truncated)
+        return Step(self.observe(), {GROUP: rewards}, terminated, truncated)
 
     def _use(self, using: np.ndarray, cell: np.ndarray, rewards: np.ndarray) -> None:
         """Picks up and delivers; (B, N): who acts, the index of its cell in the grids, the rewards to fill in."""
-        delivers = using & self._carrying & (self._cell == self._nest)
-        picks = using & ~self._carrying & (self._pieces.take(cell) > 0)
+        delivers = using & self.carrying & (self.cell == self._nest)
+        picks = using & ~self.carrying & (self.pieces.take(cell) > 0)
         if picks.any():
             self._take_food(picks, cell)
         rewards[picks], rewards[delivers] = PICK_REWARD, DELIVER_REWARD
-        self._carrying ^= picks | delivers
-        self._delivered += delivers.sum(axis=1)
+        self.carrying ^= picks | delivers
+        self.delivered += delivers.sum(axis=1)
 
     def _take_food(self, picks: np.ndarray, cell: np.ndarray) -> None:
         """Removes a piece for each ant in `picks` (B, N); those who lose the draw for the last ones are struck off."""
         claimed = cell[picks]
-        np.subtract.at(self._pieces, claimed, 1)
-        for index in np.unique(claimed[self._pieces[claimed] < 0]):  # rare: empty in nearly every step
+        np.subtract.at(self.pieces, claimed, 1)
+        for index in np.unique(claimed[self.pieces[claimed] < 0]):  # rare: empty in nearly every step
             copy = index // self._num_cells
             claimants = np.flatnonzero(picks[copy] & (cell[copy] == index))
-            picks[copy, self._rngs[copy].choice(claimants, -self._pieces[index], replace=False)] = False
-            self._pieces[index] = 0
-        exhausted = self._pieces.take(self._sources) == 0
-        self._food_x[:, 0][exhausted] = self._food_y[:, 0][exhausted] = FAR
+            picks[copy, self._rngs[copy].choice(claimants, -self.pieces[index], replace=False)] = False
+            self.pieces[index] = 0
+        exhausted = self.pieces.take(self.sources) == 0
+        self.food_x[:, 0][exhausted] = self.food_y[:, 0][exhausted] = FAR
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
         """See `World.episode_metrics`; the names are explained at the class."""
         copies = np.asarray(copies, dtype=np.intp)
-        delivered = self._delivered[copies].astype(np.float64)
-        covered = (self._pheromone.reshape(self.num_envs, -1)[copies] > COVERED).sum(axis=1)
+        delivered = self.delivered[copies].astype(np.float64)
+        covered = (self.pheromone.reshape(self.num_envs, -1)[copies] > COVERED).sum(axis=1)
         return {
             "food_collected": delivered,
             "food_collected_fraction": delivered / self.total_food,
@@ -279,35 +279,35 @@ class AntColony(ArrayWorld):
         """The colony from above, x to the right and y down, `(height, width, 3)` uint8 pixels."""
         shape = (self.num_envs, self.width + 2, self.height + 2)
         return draw_colony(
-            pheromone=self._pheromone.reshape(shape)[copy, 1:-1, 1:-1],
-            pieces=self._pieces.reshape(shape)[copy, 1:-1, 1:-1],
-            ants=np.stack((self._x, self._y), axis=-1)[self._cell[copy]],
-            headings=np.array(DIRECTIONS)[self._heading[copy]],
-            carrying=self._carrying[copy],
+            pheromone=self.pheromone.reshape(shape)[copy, 1:-1, 1:-1],
+            pieces=self.pieces.reshape(shape)[copy, 1:-1, 1:-1],
+            ants=np.stack((self.cell_x, self.cell_y), axis=-1)[self.cell[copy]],
+            headings=np.array(DIRECTIONS)[self.heading[copy]],
+            carrying=self.carrying[copy],
             nest=(self.width // 2, self.height // 2),
-            food_left=1.0 - self._delivered[copy] / self.total_food,
+            food_left=1.0 - self.delivered[copy] / self.total_food,
         )
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {
-            "pheromone": self._pheromone,
-            "pieces": self._pieces,
-            "sources": self._sources,
-            "food_x": self._food_x,
-            "food_y": self._food_y,
-            "cell": self._cell,
-            "carrying": self._carrying,
-            "heading": self._heading,
-            "delivered": self._delivered,
+            "pheromone": self.pheromone,
+            "pieces": self.pieces,
+            "sources": self.sources,
+            "food_x": self.food_x,
+            "food_y": self.food_y,
+            "cell": self.cell,
+            "carrying": self.carrying,
+            "heading": self.heading,
+            "delivered": self.delivered,
             "episode_steps": self.episode_steps,
         }
 
 
-def parallel_env(**settings: Any) -> "WorldParallelEnv":
-    """The colony as a PettingZoo `ParallelEnv`.
+def parallel_env(**settings: object) -> "WorldParallelEnv":
+    """The colony as a PettingZoo `ParallelEnv`: see `marl_tune.envs.parallel_env`, which serves every other world, too.
 
     Args:
-        settings: fields of `AntColonyConfig`; those left out are as in conf/env/ant_colony.yaml.
+        settings: fields of `AntColonyConfig`. The others have the values of conf/env/ant_colony.yaml.
     """
     from marl_tune.envs.parallel_env import WorldParallelEnv  # here, as nothing else in this file needs pettingzoo
 

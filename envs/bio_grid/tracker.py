@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from marl_tune.envs.agent_group import Actions
 from marl_tune.envs.bio_grid.world import GROUP, STAY, BioGrid
 
 FRESH = 0.97  # share of a node's lasting pheromone above which a smell is a node's and not an old mark
@@ -34,7 +35,7 @@ class Tracker:
         scent, loss = world.config.node_scent, 1 - world.config.pheromone_decay
         self._node_level = FRESH * scent / max(scent, loss) if scent else np.inf
 
-    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def act(self, observations: dict[str, np.ndarray]) -> Actions:
         """Observations (B, N, 12) of the group `agents` -> its actions (B, N) int64."""
         seen = observations[GROUP]
         load, level = seen[..., 3], seen[..., 4]

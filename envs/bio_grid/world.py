@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup, DirectionTokens, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, DirectionTokens, Observations
 from marl_tune.envs.array_world import ArrayWorld
 from marl_tune.envs.bio_grid.render import draw_grid
 from marl_tune.envs.curriculum import WorldConfig
@@ -170,10 +170,10 @@ class BioGrid(ArrayWorld):
         self._num_cells = math.prod(self.sides)
         xyz = np.stack(np.unravel_index(np.arange(self._num_cells), self.sides), axis=-1)  # (cells, 3)
         last = np.array(self.sides) - 1
-        self._xyz = xyz.astype(np.float32)
+        self.cell_xyz = xyz.astype(np.float32)
         self._position = (xyz / np.maximum(last, 1)).astype(np.float32)
-        self._nest = int(np.ravel_multi_index(tuple(self.config.nest), self.sides))
-        self._node_cells = np.delete(np.arange(self._num_cells), self._nest)
+        self.nest = int(np.ravel_multi_index(tuple(self.config.nest), self.sides))
+        self._node_cells = np.delete(np.arange(self._num_cells), self.nest)
 
         self._next_cell = np.tile(np.arange(self._num_cells)[:, None], NUM_ACTIONS)  # (cells, 8) where actions lead
         for action, move in enumerate(MOVES):
@@ -183,44 +183,46 @@ class BioGrid(ArrayWorld):
         self._per_cell = np.where(at_wall, 1.0, 0.5).astype(np.float32)  # (cells, 3) 1 / cells that a gradient spans
 
         # |a - b|² = |a|² + |b|² - 2ab as one product of matrices; whole numbers, so float32 is exact
-        squared, one = (self._xyz**2).sum(axis=-1, keepdims=True), np.ones((self._num_cells, 1), np.float32)
-        self._as_left = np.concatenate((self._xyz, squared, one), axis=-1)  # (cells, 5)
-        self._as_right = np.concatenate((-2 * self._xyz, one, squared), axis=-1)  # (cells, 5)
-        self._to_sum = np.concatenate((self._xyz, one), axis=-1)  # (cells, 4)
+        squared, one = (self.cell_xyz**2).sum(axis=-1, keepdims=True), np.ones((self._num_cells, 1), np.float32)
+        self._as_left = np.concatenate((self.cell_xyz, squared, one), axis=-1)  # (cells, 5)
+        self._as_right = np.concatenate((-2 * self.cell_xyz, one, squared), axis=-1)  # (cells, 5)
+        self._to_sum = np.concatenate((self.cell_xyz, one), axis=-1)  # (cells, 4)
         reach = min(self.config.communication_range, sum(self.sides))
         self._reach_squared = np.float32(math.floor(reach * reach))
 
     def _build_state(self) -> None:
         copies, agents, nodes = self.num_envs, self.config.n_agents, self.config.n_nodes
-        self._first = np.arange(copies)[:, None] * self._num_cells  # (B, 1) index of each copy's cell 0 in a grid
-        self._pheromone = np.zeros(copies * self._num_cells, np.float32)  # (B * cells,)
-        self._nodes = np.repeat(self._first, nodes, axis=1) + np.arange(nodes)  # (B, M) index of each node in the grids
-        self._amount = np.zeros((copies, nodes))  # (B, M) units left in each node
-        self._cell = np.zeros((copies, agents), np.int64)  # (B, N) cell number of each agent
-        self._load = np.zeros((copies, agents))  # (B, N) units carried
-        self._delivered = np.zeros(copies)  # (B,) units
-        self._emptied = np.zeros(copies, np.int64)  # (B,) nodes
-        self._drains = np.zeros(copies, np.int64)  # (B,) steps in which a node gave something, summed over nodes
-        self._drainers = np.zeros(copies, np.int64)  # (B,) agents that were in the node's cell then, summed
+        self.first_cell = np.arange(copies)[:, None] * self._num_cells  # (B, 1) index of each copy's cell 0 in a grid
+        self.pheromone = np.zeros(copies * self._num_cells, np.float32)  # (B * cells,)
+        self.nodes = np.repeat(self.first_cell, nodes, axis=1) + np.arange(
+            nodes
+        )  # (B, M) index of each node in the grids
+        self.amount = np.zeros((copies, nodes))  # (B, M) units left in each node
+        self.cell = np.zeros((copies, agents), np.int64)  # (B, N) cell number of each agent
+        self.load = np.zeros((copies, agents))  # (B, N) units carried
+        self.delivered = np.zeros(copies)  # (B,) units
+        self.emptied = np.zeros(copies, np.int64)  # (B,) nodes
+        self.drains = np.zeros(copies, np.int64)  # (B,) steps in which a node gave something, summed over nodes
+        self.drainers = np.zeros(copies, np.int64)  # (B,) agents that were in the node's cell then, summed
         self.episode_steps = np.zeros(copies, np.int64)  # (B,) steps since the copy's reset
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
         """See `World.reset`."""
-        pheromone = self._pheromone.reshape(self.num_envs, -1)
+        pheromone = self.pheromone.reshape(self.num_envs, -1)
         for copy, rng in self._restarted(seeds, copies):
-            self._cell[copy] = rng.integers(self._num_cells, size=self.config.n_agents)
+            self.cell[copy] = rng.integers(self._num_cells, size=self.config.n_agents)
             nodes = rng.choice(self._node_cells, self.config.n_nodes, replace=False)
-            self._nodes[copy], self._amount[copy] = nodes + self._first[copy], self.config.node_amount
-            pheromone[copy], self._load[copy], self._delivered[copy] = 0.0, 0.0, 0.0
-            self._emptied[copy] = self._drains[copy] = self._drainers[copy] = self.episode_steps[copy] = 0
-        return self._observe()
+            self.nodes[copy], self.amount[copy] = nodes + self.first_cell[copy], self.config.node_amount
+            pheromone[copy], self.load[copy], self.delivered[copy] = 0.0, 0.0, 0.0
+            self.emptied[copy] = self.drains[copy] = self.drainers[copy] = self.episode_steps[copy] = 0
+        return self.observe()
 
-    def _observe(self) -> Observations:
-        cell = self._cell
+    def observe(self) -> Observations:
+        cell = self.cell
         observations = np.empty((*cell.shape, WIDTH), np.float32)  # (B, N, 12)
         observations[..., 0:3] = self._position.take(cell, axis=0)
-        observations[..., 3] = self._load / self.config.capacity
-        around = self._pheromone.take(self._around.take(cell, axis=0) + self._first[..., None])  # (B, N, 7)
+        observations[..., 3] = self.load / self.config.capacity
+        around = self.pheromone.take(self._around.take(cell, axis=0) + self.first_cell[..., None])  # (B, N, 7)
         observations[..., 4] = around[..., STAY]
         gradient = around[..., 1:STAY:2] - around[..., 0:STAY:2]
         observations[..., 5:8] = gradient * self._per_cell.take(cell, axis=0)
@@ -235,66 +237,66 @@ class BioGrid(ArrayWorld):
         observations[..., 9:12] = offset / (np.maximum(others, 1) * self.config.communication_range)
         return {GROUP: observations}
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """See `World.step`. Raises ValueError for an action outside 0..7 or of the wrong shape."""
         action = np.asarray(actions[GROUP])
-        if action.shape != self._cell.shape or action.min() < 0 or action.max() >= NUM_ACTIONS:
-            raise ValueError(f"actions of {GROUP} must have the shape {self._cell.shape} and be in 0..{DEPOSIT}")
-        self._cell[...] = self._next_cell.take(self._cell * NUM_ACTIONS + action)
-        place = self._cell + self._first  # (B, N) index of each agent's cell in the grids
+        if action.shape != self.cell.shape or action.min() < 0 or action.max() >= NUM_ACTIONS:
+            raise ValueError(f"actions of {GROUP} must have the shape {self.cell.shape} and be in 0..{DEPOSIT}")
+        self.cell[...] = self._next_cell.take(self.cell * NUM_ACTIONS + action)
+        place = self.cell + self.first_cell  # (B, N) index of each agent's cell in the grids
         rewards = DRAIN_REWARD * self._drain(place) + DELIVER_REWARD * self._deliver()
         self._change_pheromone(place[action == DEPOSIT])
         self.episode_steps += 1
         truncated = self.episode_steps >= self.config.max_steps
-        return Step(self._observe(), {GROUP: rewards.astype(np.float32)}, np.zeros_like(truncated), truncated)
+        return Step(self.observe(), {GROUP: rewards.astype(np.float32)}, np.zeros_like(truncated), truncated)
 
     def _drain(self, place: np.ndarray) -> np.ndarray:
         """Drains the nodes that a team is at; the agents' places (B, N) -> units that each has taken."""
-        rules, cells = self.config, self._pheromone.size
-        team = np.bincount(place.ravel(), minlength=cells).take(self._nodes)  # (B, M)
-        has_room = self._load < rules.capacity * (1 - ROUNDING)
-        takers = np.bincount(place[has_room], minlength=cells).take(self._nodes)
+        rules, cells = self.config, self.pheromone.size
+        team = np.bincount(place.ravel(), minlength=cells).take(self.nodes)  # (B, M)
+        has_room = self.load < rules.capacity * (1 - ROUNDING)
+        takers = np.bincount(place[has_room], minlength=cells).take(self.nodes)
         gives = (team >= rules.agents_per_node) & (takers > 0)
         if not gives.any():
             return np.zeros(place.shape)
         share = np.zeros(cells)  # (B * cells,) for each taker in a cell
-        share[self._nodes] = np.where(gives, np.minimum(self._amount, rules.drain_rate) / np.maximum(takers, 1), 0.0)
-        taken = np.where(has_room, np.minimum(share.take(place), rules.capacity - self._load), 0.0)
-        self._load += taken
-        self._amount -= np.bincount(place.ravel(), taken.ravel(), minlength=cells).take(self._nodes)
-        self._drains += gives.sum(axis=1)
-        self._drainers += (team * gives).sum(axis=1)
-        for copy, node in np.argwhere(self._amount < rules.node_amount * ROUNDING):  # rare: none in most steps
+        share[self.nodes] = np.where(gives, np.minimum(self.amount, rules.drain_rate) / np.maximum(takers, 1), 0.0)
+        taken = np.where(has_room, np.minimum(share.take(place), rules.capacity - self.load), 0.0)
+        self.load += taken
+        self.amount -= np.bincount(place.ravel(), taken.ravel(), minlength=cells).take(self.nodes)
+        self.drains += gives.sum(axis=1)
+        self.drainers += (team * gives).sum(axis=1)
+        for copy, node in np.argwhere(self.amount < rules.node_amount * ROUNDING):  # rare: none in most steps
             self._move_node(copy, node)
         return taken
 
     def _move_node(self, copy: int, node: int) -> None:
         """Replaces an empty node by a full one elsewhere."""
-        nodes = (self._nodes[copy] - self._first[copy]).tolist()
+        nodes = (self.nodes[copy] - self.first_cell[copy]).tolist()
         cell = nodes[node]
         while cell in nodes:
             cell = self._node_cells[self._rngs[copy].integers(self._node_cells.size)]
-        self._nodes[copy, node] = cell + self._first[copy, 0]
-        self._amount[copy, node] = self.config.node_amount
-        self._emptied[copy] += 1
+        self.nodes[copy, node] = cell + self.first_cell[copy, 0]
+        self.amount[copy, node] = self.config.node_amount
+        self.emptied[copy] += 1
 
     def _deliver(self) -> np.ndarray:
         """Takes the loads of the agents on the nest; (B, N) units of each."""
-        delivered = np.where(self._cell == self._nest, self._load, 0.0)
-        self._load -= delivered
-        self._delivered += delivered.sum(axis=1)
+        delivered = np.where(self.cell == self.nest, self.load, 0.0)
+        self.load -= delivered
+        self.delivered += delivered.sum(axis=1)
         return delivered
 
     def _change_pheromone(self, deposits: np.ndarray) -> None:
         """Lets the pheromone decay and spread, and adds that of agents, at the indices `deposits`, and of nodes."""
-        self._pheromone *= self.config.pheromone_decay
+        self.pheromone *= self.config.pheromone_decay
         if self.config.pheromone_diffusion:
-            self._spread(self._pheromone.reshape(self.num_envs, *self.sides))
+            self._spread(self.pheromone.reshape(self.num_envs, *self.sides))
         if deposits.size:
-            count = np.bincount(deposits, minlength=self._pheromone.size)
-            self._pheromone += (count * self.config.pheromone_deposit).astype(np.float32)
-        self._pheromone[self._nodes] += self.config.node_scent
-        np.clip(self._pheromone, 0.0, 1.0, out=self._pheromone)  # below 0 is what diffusion rounds off
+            count = np.bincount(deposits, minlength=self.pheromone.size)
+            self.pheromone += (count * self.config.pheromone_deposit).astype(np.float32)
+        self.pheromone[self.nodes] += self.config.node_scent
+        np.clip(self.pheromone, 0.0, 1.0, out=self.pheromone)  # below 0 is what diffusion rounds off
 
     def _spread(self, grid: np.ndarray) -> None:
         """Diffusion over the faces of the cells, in place; (B, width, height, depth)."""
@@ -308,35 +310,35 @@ class BioGrid(ArrayWorld):
         """See `World.episode_metrics`; the names are explained at the class."""
         copies = np.asarray(copies, dtype=np.intp)
         return {
-            "resources_delivered": self._delivered[copies],
-            "nodes_drained": self._emptied[copies].astype(np.float64),
-            "mean_team_size_at_drain": self._drainers[copies] / np.maximum(self._drains[copies], 1),
+            "resources_delivered": self.delivered[copies],
+            "nodes_drained": self.emptied[copies].astype(np.float64),
+            "mean_team_size_at_drain": self.drainers[copies] / np.maximum(self.drains[copies], 1),
         }
 
     def render(self, copy: int = 0) -> np.ndarray:
         """The layers of the grid side by side, `(height, width, 3)` uint8 pixels."""
-        place = self._cell[copy] + self._first[copy]
-        team = np.bincount(place, minlength=self._pheromone.size).take(self._nodes[copy])
+        place = self.cell[copy] + self.first_cell[copy]
+        team = np.bincount(place, minlength=self.pheromone.size).take(self.nodes[copy])
         return draw_grid(
-            pheromone=self._pheromone.reshape(self.num_envs, *self.sides)[copy],
-            agents=self._xyz[self._cell[copy]].astype(np.int64),
-            loads=self._load[copy] / self.config.capacity,
-            nodes=self._xyz[self._nodes[copy] - self._first[copy]].astype(np.int64),
-            amounts=self._amount[copy] / self.config.node_amount,
+            pheromone=self.pheromone.reshape(self.num_envs, *self.sides)[copy],
+            agents=self.cell_xyz[self.cell[copy]].astype(np.int64),
+            loads=self.load[copy] / self.config.capacity,
+            nodes=self.cell_xyz[self.nodes[copy] - self.first_cell[copy]].astype(np.int64),
+            amounts=self.amount[copy] / self.config.node_amount,
             open_nodes=team >= self.config.agents_per_node,
             nest=self.config.nest,
         )
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {
-            "pheromone": self._pheromone,
-            "nodes": self._nodes,
-            "amount": self._amount,
-            "cell": self._cell,
-            "load": self._load,
-            "delivered": self._delivered,
-            "emptied": self._emptied,
-            "drains": self._drains,
-            "drainers": self._drainers,
+            "pheromone": self.pheromone,
+            "nodes": self.nodes,
+            "amount": self.amount,
+            "cell": self.cell,
+            "load": self.load,
+            "delivered": self.delivered,
+            "emptied": self.emptied,
+            "drains": self.drains,
+            "drainers": self.drainers,
             "episode_steps": self.episode_steps,
         }

@@ -2,15 +2,16 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, Observations
 from marl_tune.envs.array_world import ArrayWorld
+from marl_tune.envs.curriculum import WorldConfig
 from marl_tune.envs.groups import checked_actions
-from marl_tune.envs.world import STAYS, TERMINATED, Step, resolve_reset
+from marl_tune.envs.world import STAYS, TERMINATED, Step, WorldState, resolve_reset
 
 GROUP = "player"
 OBSERVATION, ACTION_MASK = "observation", "action_mask"  # keys of what a player sees
@@ -51,7 +52,7 @@ class Board(ArrayWorld):
     IN_A_ROW: ClassVar[int]  # pieces of one player on a straight line that win
     NUM_ACTIONS: ClassVar[int]
 
-    def __init__(self, config: Any, num_envs: int = 1):
+    def __init__(self, config: WorldConfig, num_envs: int = 1):
         self.config, self.num_envs = config, num_envs
         bits = {OBSERVATION: (self.ROWS, self.COLUMNS, 2), ACTION_MASK: (self.NUM_ACTIONS,)}
         seen = gym.spaces.Dict({key: gym.spaces.Box(0, 1, shape, np.int8) for key, shape in bits.items()})
@@ -82,9 +83,9 @@ class Board(ArrayWorld):
         self._board[chosen], self._landing[chosen] = 0, self._first_cells()
         self._turn[chosen], self._standing[chosen] = 0, PLAYED
         self._note_who_acts()
-        return self._observe()
+        return self.observe()
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """See `World.step`. Raises ValueError for actions of the wrong shape, or that are no action at all of whoever
         is to move."""
         given = checked_actions(self.groups[0], actions[GROUP], self.num_envs)
@@ -113,7 +114,7 @@ class Board(ArrayWorld):
             rewards[self._copies, 1 - mover] -= won
             left[ended] = TERMINATED
         self._note_who_acts()
-        return Step(self._observe(), {GROUP: rewards}, ended, np.zeros(self.num_envs, np.bool_), {GROUP: left})
+        return Step(self.observe(), {GROUP: rewards}, ended, np.zeros(self.num_envs, np.bool_), {GROUP: left})
 
     def _lines_full(self, mover: np.ndarray, cell: np.ndarray) -> np.ndarray:
         """Whether all of a line through a cell is the mover's, (B,) of both -> (B,) bool."""
@@ -129,7 +130,7 @@ class Board(ArrayWorld):
     def _note_who_acts(self) -> None:
         self.acting = {GROUP: (self._standing == PLAYED)[:, None] & (self._turn[:, None] == (0, 1))}
 
-    def _observe(self) -> Observations:
+    def observe(self) -> Observations:
         """What those see that are to move, and both where a game is over; zeros for others."""
         assert self.acting is not None
         seen = self.acting[GROUP] | (self._standing > PLAYED)[:, None]  # (B, 2)
@@ -159,7 +160,7 @@ class Board(ArrayWorld):
     def _arrays(self) -> dict[str, np.ndarray]:
         return {"board": self._board, "landing": self._landing, "turn": self._turn, "standing": self._standing}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: WorldState) -> None:
         """See `ArrayWorld.set_state`."""
         super().set_state(state)
         self._note_who_acts()

@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup
+from marl_tune.envs.agent_group import Actions, AgentGroup
 from marl_tune.envs.classic.board import ACTION_MASK, OBSERVATION, board_lines, lines_through
 from marl_tune.envs.classic.connect_four import ConnectFour
 from marl_tune.envs.classic.tictactoe import Tictactoe
@@ -16,7 +16,7 @@ from marl_tune.envs.classic.tictactoe import Tictactoe
 POWERS = 3 ** np.arange(9)  # of the cells in the number of a tic-tac-toe position: 0 empty, 1 own, 2 the other's
 
 
-class Player(ABC):
+class BoardPlayer(ABC):
     """Plays for any agents of a board game, in all copies of its world at once, and remembers nothing of the games.
 
     Args:
@@ -35,9 +35,7 @@ class Player(ABC):
         self.groups = tuple(groups)
         self._rng = np.random.default_rng(seed)
 
-    def act(
-        self, observations: Mapping[str, Mapping[str, np.ndarray]], acting: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def act(self, observations: Mapping[str, Mapping[str, np.ndarray]], acting: Mapping[str, np.ndarray]) -> Actions:
         """Decides for those that act.
 
         Args:
@@ -67,23 +65,23 @@ class Player(ABC):
             (R, A) bool, some of the legal ones.
         """
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> dict[str, object]:
         """Where its generator stands."""
         return dict(self._rng.bit_generator.state)
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: dict[str, object]) -> None:
         """Goes on from where `get_state` was called."""
         self._rng.bit_generator.state = state
 
 
-class RandomPlayer(Player):
+class RandomPlayer(BoardPlayer):
     """Makes any legal move, all with the same chance."""
 
     def _candidates(self, board: np.ndarray, legal: np.ndarray) -> np.ndarray:
         return legal
 
 
-class OnePly(Player):
+class OnePly(BoardPlayer):
     """Wins where a move wins; else takes a cell on which the other would win with its next move; else plays at random.
 
     A subclass says of which game.
@@ -137,7 +135,7 @@ class TictactoeOnePly(OnePly):
         return np.broadcast_to(np.arange(self.NUM_CELLS), taken.shape)
 
 
-class TictactoePerfect(Player):
+class TictactoePerfect(BoardPlayer):
     """Chooses among the moves of tic-tac-toe that are the best against a perfect player; so it never loses."""
 
     def _candidates(self, board: np.ndarray, legal: np.ndarray) -> np.ndarray:

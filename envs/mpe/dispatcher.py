@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
+from marl_tune.envs.agent_group import Actions
 from marl_tune.envs.mpe.particles import ACCELERATION, DAMPING, STEP_TIME
 from marl_tune.envs.mpe.simple_spread import SimpleSpread
 
@@ -25,7 +26,7 @@ class Dispatcher:
         self._count = world.config.n_agents
         self._continuous = world.config.continuous_actions
 
-    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def act(self, observations: dict[str, np.ndarray]) -> Actions:
         """Observations (B, N, width) of the group `agent` -> its actions, (B, N) int64 or (B, N, 5) float32."""
         seen, count = observations["agent"], self._count
         velocity, to_landmarks = seen[..., :2], seen[..., 4 : 4 + 2 * count].reshape(-1, count, count, 2)

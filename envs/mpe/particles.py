@@ -8,17 +8,16 @@ episode bit by bit.
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, Observations
 from marl_tune.envs.array_world import ArrayWorld
 from marl_tune.envs.curriculum import WorldConfig
 from marl_tune.envs.groups import checked_actions, checked_choices
 from marl_tune.envs.mpe.particles_render import draw_particles
-from marl_tune.envs.world import Step
+from marl_tune.envs.world import Step, WorldState
 
 STEP_TIME = 0.1  # seconds that a step takes
 DAMPING = 0.25  # share of its velocity that an entity loses in a step
@@ -85,7 +84,7 @@ class ParticleWorld(ArrayWorld):
         landmarks: the things that do not move; E entities with the agents. They collide only where all agents do.
     """
 
-    config: Any
+    config: ParticleConfig
 
     def __init__(self, config: ParticleConfig, num_envs: int, teams: tuple[Bodies, ...], landmarks: Bodies):
         self.config, self.num_envs = config, num_envs
@@ -103,14 +102,14 @@ class ParticleWorld(ArrayWorld):
         self._first_offset = agents + entities
         self._vectors = np.zeros((self._first_offset + entities * agents + 1, 2, copies))  # (vectors, 2, B); last: 0
         self._velocity = self._vectors[:agents]  # (N, 2, B)
-        self._position = self._vectors[agents : self._first_offset]  # (E, 2, B)
+        self.position = self._vectors[agents : self._first_offset]  # (E, 2, B)
         offset = self._vectors[self._first_offset : -1]
         self._offset = offset.reshape(entities, agents, 2, copies)  # (E, N, 2, B) from each agent to each entity
         self._distance = np.zeros((entities, agents, copies))  # (E, N, B) length of that; inf from an agent to itself
         self.episode_steps = np.zeros(copies, np.int64)  # (B,) steps since the copy's reset
 
     def _build_physics(self, bodies: tuple[Bodies, ...]) -> None:
-        def of_each(values: Iterable[Any]) -> np.ndarray:
+        def of_each(values: Iterable[float | tuple[float, ...]]) -> np.ndarray:
             return np.repeat(np.array(list(values), np.float64), [kind.count for kind in bodies], axis=0)
 
         agents = self.num_agents
@@ -125,14 +124,14 @@ class ParticleWorld(ArrayWorld):
 
     def _build_groups(self, teams: tuple[Bodies, ...]) -> None:
         kind = gym.spaces.Box(0.0, 1.0, (5,)) if self.config.continuous_actions else gym.spaces.Discrete(5)
-        groups, self._members, self._seen, first = [], {}, {}, 0
+        groups, self.members, self._seen, first = [], {}, {}, 0
         for team in teams:
             members = range(first, first + team.count)
             seen = np.array([self._sees(agent) for agent in members])  # (n, vectors) rows of the table
             space = gym.spaces.Box(-np.inf, np.inf, (2 * seen.shape[1],), np.float32)
             names = tuple(f"{team.name}_{index}" for index in range(team.count))
             groups.append(AgentGroup(team.name, names, space, kind, positions=self._positions_in(seen, members)))
-            self._members[team.name] = slice(members.start, members.stop)
+            self.members[team.name] = slice(members.start, members.stop)
             self._seen[team.name] = seen
             first = members.stop
         self.groups = tuple(groups)
@@ -189,9 +188,9 @@ class ParticleWorld(ArrayWorld):
         self._velocity[..., fresh] = 0.0
         self.episode_steps[fresh] = 0
         self._measure()
-        return self._observe()
+        return self.observe()
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """See `World.step`. Continuous actions are clipped to [0, 1].
 
         Raises:
@@ -203,13 +202,13 @@ class ParticleWorld(ArrayWorld):
         rewards = self._score().T.astype(np.float32, order="C")
         truncated = self.episode_steps >= self.config.max_cycles
         return Step(
-            observations=self._observe(),
-            rewards={name: rewards[:, members] for name, members in self._members.items()},
+            observations=self.observe(),
+            rewards={name: rewards[:, members] for name, members in self.members.items()},
             terminated=np.zeros(self.num_envs, np.bool_),
             truncated=truncated,
         )
 
-    def _thrust(self, actions: dict[str, np.ndarray]) -> np.ndarray:
+    def _thrust(self, actions: Actions) -> np.ndarray:
         """The acceleration that each agent asks for, (N, 2, B)."""
         continuous, chosen = self.config.continuous_actions, []
         for group in self.groups:
@@ -229,7 +228,7 @@ class ParticleWorld(ArrayWorld):
     def _move(self) -> None:
         """Time goes on by one step: with the old velocities, which the forces at the old positions then change."""
         force = self._total_force()
-        self._position[: self.num_agents] += self._velocity * STEP_TIME
+        self.position[: self.num_agents] += self._velocity * STEP_TIME
         self._velocity *= 1.0 - DAMPING
         self._velocity += force * STEP_TIME
         if self._has_speed_limit:
@@ -256,7 +255,7 @@ class ParticleWorld(ArrayWorld):
 
     def _measure(self) -> None:
         """Brings offsets and distances up to date with the positions."""
-        np.subtract(self._position[:, None], self._position[: self.num_agents], out=self._offset)
+        np.subtract(self.position[:, None], self.position[: self.num_agents], out=self._offset)
         squared = np.square(self._offset)
         np.sqrt(squared[:, :, 0] + squared[:, :, 1], out=self._distance)
         agents = np.arange(self.num_agents)
@@ -266,7 +265,7 @@ class ParticleWorld(ArrayWorld):
         """Whether a collider and an agent overlap now, (C, N, B) bool; an agent never touches itself."""
         return self._distance[: self._colliders] < self._reach
 
-    def _observe(self) -> Observations:
+    def observe(self) -> Observations:
         observations: Observations = {}
         for name, seen in self._seen.items():
             rows = self._vectors.take(seen, axis=0).reshape(-1, self.num_envs)  # (n * width, B)
@@ -276,7 +275,7 @@ class ParticleWorld(ArrayWorld):
     def render(self, copy: int = 0) -> np.ndarray:
         """The plane from above, y upwards, as PettingZoo draws it: `(700, 700, 3)` uint8."""
         return draw_particles(
-            self._position[..., copy], self._radius, self._colours(copy), self.config.dynamic_rescaling
+            self.position[..., copy], self._radius, self._colours(copy), self.config.dynamic_rescaling
         )
 
     def _colours(self, copy: int) -> np.ndarray:
@@ -284,9 +283,9 @@ class ParticleWorld(ArrayWorld):
         return self._colour
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {"position": self._position, "velocity": self._velocity, "episode_steps": self.episode_steps}
+        return {"position": self.position, "velocity": self._velocity, "episode_steps": self.episode_steps}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: WorldState) -> None:
         """See `ArrayWorld.set_state`."""
         super().set_state(state)
         self._measure()

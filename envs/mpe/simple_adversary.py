@@ -79,17 +79,19 @@ class SimpleAdversary(ParticleWorld):
         self._copies = np.arange(num_envs)
 
     def _sees(self, agent: int) -> list[int]:
-        goal = [] if agent == ADVERSARY else [self.nothing]  # filled in by _observe: another landmark in each episode
+        goal = [] if agent == ADVERSARY else [self.nothing]  # filled in by observe: another landmark in each episode
         return [*goal, *(self.offset_to(entity, agent) for entity in (*self.landmarks, *self.others(agent)))]
 
     def _place(self, copy: int, rng: np.random.Generator) -> None:
         self._goal[copy] = rng.integers(self.config.num_good)  # what choice draws, and faster
-        self._position[..., copy] = rng.uniform(-1.0, 1.0, (self.num_entities, 2))
+        self.position[..., copy] = rng.uniform(-1.0, 1.0, (self.num_entities, 2))
 
-    def _observe(self) -> Observations:
-        observations = super()._observe()
+    def observe(self) -> Observations:
+        observations = super().observe()
         to_goal = self._offset[self.num_agents + self._goal, 1:, :, self._copies]  # (B, N, 2)
-        observations["agent"][..., :2] = to_goal
+        seen = observations["agent"]
+        assert isinstance(seen, np.ndarray)
+        seen[..., :2] = to_goal
         return observations
 
     def _score(self) -> np.ndarray:

@@ -83,7 +83,7 @@ class SimpleSpread(ParticleWorld):
         return [self.velocity_of(agent), self.position_of(agent), *offsets, *(self.nothing for _ in others)]
 
     def _place(self, copy: int, rng: np.random.Generator) -> None:
-        self._position[..., copy] = rng.uniform(-1.0, 1.0, (self.num_entities, 2))
+        self.position[..., copy] = rng.uniform(-1.0, 1.0, (self.num_entities, 2))
         self._collisions[copy] = 0
 
     def _score(self) -> np.ndarray:

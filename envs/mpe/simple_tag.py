@@ -92,8 +92,8 @@ class SimpleTag(ParticleWorld):
 
     def _place(self, copy: int, rng: np.random.Generator) -> None:
         agents = self.num_agents
-        self._position[:agents, :, copy] = rng.uniform(-1.0, 1.0, (agents, 2))
-        self._position[agents:, :, copy] = rng.uniform(-0.9, 0.9, (self.num_entities - agents, 2))
+        self.position[:agents, :, copy] = rng.uniform(-1.0, 1.0, (agents, 2))
+        self.position[agents:, :, copy] = rng.uniform(-0.9, 0.9, (self.num_entities - agents, 2))
         self._catches[copy] = 0
 
     def _score(self) -> np.ndarray:
@@ -101,7 +101,7 @@ class SimpleTag(ParticleWorld):
         caught_by = self.touching()[:hunters, hunters:].sum(axis=0)  # (G, B) adversaries that touch each good agent
         catches = caught_by.sum(axis=0)
         self._catches += catches
-        penalty = _outside(self._position[hunters : self.num_agents])
+        penalty = _outside(self.position[hunters : self.num_agents])
         rewards = np.empty((self.num_agents, self.num_envs))
         rewards[:hunters] = CATCH_REWARD * catches
         rewards[hunters:] = -CATCH_REWARD * caught_by - penalty[:, 0] - penalty[:, 1]

@@ -94,7 +94,7 @@ def equilibrium(config: "PricingConfig") -> Equilibrium:
     earns the stores most, which is a cartel's best rule where inventory limits no sales.
     """
     values = (getattr(config, key) for key in _Market._fields)
-    return _solve(_Market._make(tuple(value) if isinstance(value, Sequence) else value for value in values))
+    return solve(_Market._make(tuple(value) if isinstance(value, Sequence) else value for value in values))
 
 
 def collusion_index(price: np.ndarray, nash: np.ndarray, joint: np.ndarray, price_range: Sequence[float]) -> np.ndarray:
@@ -109,7 +109,7 @@ def collusion_index(price: np.ndarray, nash: np.ndarray, joint: np.ndarray, pric
 
 
 @lru_cache(maxsize=64)
-def _solve(market: _Market) -> Equilibrium:
+def solve(market: _Market) -> Equilibrium:
     (low, high), a, b = market.price_range, market.own_slope, market.cross_slope
     rng = np.random.default_rng(0)
     sales = _sales(market, rng)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from marl_tune.envs.agent_group import Actions
 from marl_tune.envs.signal.world import GROUP, Signal
 
 
@@ -15,7 +16,7 @@ class Switchboard:
     def __init__(self, world: Signal):
         self._count = world.config.n_agents
 
-    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def act(self, observations: dict[str, np.ndarray]) -> Actions:
         """Observations (B, N, 2 N + K) of the group `agents` -> its actions, (B, N) int64."""
         seen, count = observations[GROUP], self._count
         partner = seen[..., count : 2 * count].argmax(axis=-1)

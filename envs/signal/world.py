@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, Observations
 from marl_tune.envs.array_world import ArrayWorld
 from marl_tune.envs.curriculum import WorldConfig
 from marl_tune.envs.groups import checked_choices
@@ -107,26 +107,26 @@ class Signal(ArrayWorld):
             self._symbols[copy] = rng.integers(self.config.n_symbols, size=self._symbols.shape[1:])
             self._named[copy], self._right[copy] = -1, False
             self._total[copy] = self.episode_steps[copy] = 0
-        return self._observe()
+        return self.observe()
 
     def _now(self) -> np.ndarray:
         """The symbols that the agents see, (B, N)."""
         # A copy that is done may be stepped once more, whatever it then sees.
         return self._symbols[self._copies, np.minimum(self.episode_steps, self.config.max_steps)]
 
-    def _observe(self) -> Observations:
+    def observe(self) -> Observations:
         own = np.broadcast_to(self._agent_code, (self.num_envs, *self._agent_code.shape))
         seen = (own, self._agent_code.take(self._partner, axis=0), self._symbol_code.take(self._now(), axis=0))
         return {GROUP: np.concatenate(seen, axis=-1)}
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """See `World.step`. Raises ValueError for an action outside 0..K - 1 or of the wrong shape."""
         self._named[...] = checked_choices(self.groups[0], actions[GROUP], self.num_envs)
         np.equal(self._named, np.take_along_axis(self._now(), self._partner, axis=1), out=self._right)
         self._total += self._right.sum(axis=1)
         self.episode_steps += 1
         truncated = self.episode_steps >= self.config.max_steps
-        return Step(self._observe(), {GROUP: self._right.astype(np.float32)}, np.zeros_like(truncated), truncated)
+        return Step(self.observe(), {GROUP: self._right.astype(np.float32)}, np.zeros_like(truncated), truncated)
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
         """See `World.episode_metrics`; the name is explained at the class."""

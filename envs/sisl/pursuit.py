@@ -3,18 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, Observations
 from marl_tune.envs.array_world import ArrayWorld
 from marl_tune.envs.curriculum import WorldConfig
 from marl_tune.envs.groups import checked_choices
 from marl_tune.envs.sisl.pursuit_map import draw_start, open_sides, wall_cells
 from marl_tune.envs.sisl.pursuit_render import draw_pursuit
-from marl_tune.envs.world import Step
+from marl_tune.envs.world import Step, WorldState
 
 GROUP = "pursuer"
 MOVES = ((-1, 0), (1, 0), (0, 1), (0, -1), (0, 0))  # (x, y) of actions 0..4; the first four lead to the sides of a cell
@@ -161,41 +160,41 @@ class Pursuit(ArrayWorld):
         """Look-up tables over the cells of a map with a border that holds all that is seen from the edge."""
         size, reach = (self.config.x_size, self.config.y_size), self.config.obs_range // 2
         self._walls = wall_cells(*size)  # (x_size, y_size) bool
-        self._border = max(reach, 1)
-        self._width, self._height = (side + 2 * self._border for side in size)
-        self._num_cells = self._width * self._height  # cell (x, y) has number (y + border) * width + x + border
+        self.border = max(reach, 1)
+        self.width, self.height = (side + 2 * self.border for side in size)
+        self._num_cells = self.width * self.height  # cell (x, y) has number (y + border) * width + x + border
         cells = np.arange(self._num_cells)
-        row, column = np.divmod(cells, self._width)
-        self._xy = np.stack((column, row), axis=-1) - self._border  # (cells, 2)
+        row, column = np.divmod(cells, self.width)
+        self.cell_xy = np.stack((column, row), axis=-1) - self.border  # (cells, 2)
         self._row, self._column = row - reach, column - reach  # (cells,) upper left corner of what is seen from there
 
-        on_map = np.asarray(((self._xy >= 0) & (self._xy < size)).all(axis=-1))  # (cells,) bool
+        on_map = np.asarray(((self.cell_xy >= 0) & (self.cell_xy < size)).all(axis=-1))  # (cells,) bool
         self._blocked = np.ones(self._num_cells, np.bool_)  # (cells,) off the map, or a wall
         self._blocked[on_map] = self._walls.T.ravel()
         self._open_sides = np.zeros(self._num_cells, np.int64)  # (cells,)
         self._open_sides[on_map] = open_sides(self._walls).T.ravel()
-        self._around = np.array([x + y * self._width for x, y in MOVES[:STAY]])  # (4,) a side's cell number less one's
+        self._around = np.array([x + y * self.width for x, y in MOVES[:STAY]])  # (4,) a side's cell number less one's
         there = cells[on_map][:, None] + self._around
         self._sides = np.zeros((self._num_cells, STAY), np.int64)  # (cells, 4) where tags count
         self._sides[on_map] = np.where(on_map[there], there, cells[on_map][:, None])
-        self._next_cell = np.tile(cells[:, None], len(MOVES))  # (cells, 5) where each action leads
-        self._next_cell[on_map, :STAY] = np.where(self._blocked[there], cells[on_map][:, None], there)
+        self.next_cell = np.tile(cells[:, None], len(MOVES))  # (cells, 5) where each action leads
+        self.next_cell[on_map, :STAY] = np.where(self._blocked[there], cells[on_map][:, None], there)
 
     def _build_state(self) -> None:
         copies, side = self.num_envs, self.config.obs_range
         inside = self._num_cells // 2  # any cell will do before the first reset
         self._first = np.arange(copies)[:, None] * self._num_cells  # (B, 1) index of each copy's cell 0 in the maps
         self._copy = np.arange(copies)[:, None]  # (B, 1)
-        self._pursuers = np.full((copies, self.config.n_pursuers), inside)  # (B, N) cell number of each
-        self._evaders = np.full((copies, self.config.n_evaders), inside)  # (B, E) cell number of each
-        self._free = np.ones((copies, self.config.n_evaders), np.bool_)  # (B, E) evaders not caught yet
-        self._tags = np.zeros(copies, np.int64)  # (B,) in this episode
+        self.pursuers = np.full((copies, self.config.n_pursuers), inside)  # (B, N) cell number of each
+        self.evaders = np.full((copies, self.config.n_evaders), inside)  # (B, E) cell number of each
+        self.free = np.ones((copies, self.config.n_evaders), np.bool_)  # (B, E) evaders not caught yet
+        self.tags = np.zeros(copies, np.int64)  # (B,) in this episode
         self.episode_steps = np.zeros(copies, np.int64)  # (B,) steps since the copy's reset
 
         turn = np.arange(self.config.n_pursuers)
         self._has_moved = turn[:, None, None] >= turn  # (N, 1, N) [k, 0, i]: i has moved once the k-th has
-        self._layers = np.zeros((copies, self._height, self._width, 3), np.float32)  # what all can be seen of
-        self._layers[..., WALL] = self._blocked.reshape(self._height, self._width)
+        self._layers = np.zeros((copies, self.height, self.width, 3), np.float32)  # what all can be seen of
+        self._layers[..., WALL] = self._blocked.reshape(self.height, self.width)
         views = np.lib.stride_tricks.sliding_window_view(self._layers, (side, side), axis=(1, 2))
         self._views = np.moveaxis(
             views, 3, 5
@@ -209,21 +208,21 @@ class Pursuit(ArrayWorld):
             cells = None
             while cells is None:  # an end is certain: the config has seen that there can be room
                 cells = draw_start(self._walls, self.config.constraint_window, self.config.team_sizes, rng)
-            numbers = (cells[:, 1] + self._border) * self._width + cells[:, 0] + self._border
-            self._pursuers[copy], self._evaders[copy] = np.split(numbers, [self.config.n_pursuers])
-            self._free[copy] = True
-            self._tags[copy], self.episode_steps[copy] = 0, 0
+            numbers = (cells[:, 1] + self.border) * self.width + cells[:, 0] + self.border
+            self.pursuers[copy], self.evaders[copy] = np.split(numbers, [self.config.n_pursuers])
+            self.free[copy] = True
+            self.tags[copy], self.episode_steps[copy] = 0, 0
         self._count_pursuers()
         self._count_evaders()
-        return self._observe()
+        return self.observe()
 
     def _count_pursuers(self) -> None:
         """Brings what depends on the pursuers' cells up to date."""
-        self._pursuers_on = self._counts(self._pursuers + self._first, PURSUERS)  # (B * cells,) on each cell
+        self._pursuers_on = self._counts(self.pursuers + self._first, PURSUERS)  # (B * cells,) on each cell
 
     def _count_evaders(self) -> None:
         """Brings what depends on the evaders' cells up to date."""
-        self._evaders_on = self._counts((self._evaders + self._first)[self._free], EVADERS)  # (B * cells,) on each cell
+        self.evaders_on = self._counts((self.evaders + self._first)[self.free], EVADERS)  # (B * cells,) on each cell
 
     def _counts(self, agents: np.ndarray, layer: int) -> np.ndarray:
         """The agents on each cell of all maps, (B * cells,), from their indices in them; fills in a layer."""
@@ -231,66 +230,66 @@ class Pursuit(ArrayWorld):
         self._layers[..., layer] = counts.reshape(self._layers.shape[:3])
         return counts
 
-    def _observe(self) -> Observations:
-        return {GROUP: self._views[self._copy, self._row.take(self._pursuers), self._column.take(self._pursuers)]}
+    def observe(self) -> Observations:
+        return {GROUP: self._views[self._copy, self._row.take(self.pursuers), self._column.take(self.pursuers)]}
 
     def own_state(self) -> np.ndarray:
         """See `World.own_state`: x, y of each pursuer as shares of the map's sides, then the evaders on each cell, row
         by row."""
         size = np.array((self.config.x_size, self.config.y_size))
-        places = (self._xy[self._pursuers] / np.maximum(size - 1, 1)).reshape(self.num_envs, -1)
-        edge, (width, height) = self._border, size
+        places = (self.cell_xy[self.pursuers] / np.maximum(size - 1, 1)).reshape(self.num_envs, -1)
+        edge, (width, height) = self.border, size
         on_map = self._layers[:, edge : edge + height, edge : edge + width, EVADERS].reshape(self.num_envs, -1)
         return np.concatenate((places, on_map), axis=1, dtype=np.float32)
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """See `World.step`. Raises ValueError for an action outside 0..4 or of the wrong shape."""
         action = checked_choices(self.groups[0], actions[GROUP], self.num_envs)
         before = self._beside()
-        self._pursuers[...] = self._next_cell.take(self._pursuers * len(MOVES) + action)
+        self.pursuers[...] = self.next_cell.take(self.pursuers * len(MOVES) + action)
         self._count_pursuers()
         after = self._beside()
         catchers = self._catch()
         if not self.config.freeze_evaders:
             self._walk()
         self._count_evaders()
-        self._tags += after.sum(axis=1)
+        self.tags += after.sum(axis=1)
         self.episode_steps += 1
 
-        rewards = self._rewards(before, after, catchers).astype(np.float32)
+        rewards = self.rewards_of_step(before, after, catchers).astype(np.float32)
         truncated = self.episode_steps >= self.config.max_cycles
-        terminated = ~(self._free.any(axis=1) | truncated)
-        return Step(self._observe(), {GROUP: rewards}, terminated, truncated)
+        terminated = ~(self.free.any(axis=1) | truncated)
+        return Step(self.observe(), {GROUP: rewards}, terminated, truncated)
 
     def _beside(self) -> np.ndarray:
         """Evaders beside each pursuer now, (B, N)."""
-        return self._evaders_on.take(self._sides.take(self._pursuers, axis=0) + self._first[..., None]).sum(axis=-1)
+        return self.evaders_on.take(self._sides.take(self.pursuers, axis=0) + self._first[..., None]).sum(axis=-1)
 
     def _catch(self) -> np.ndarray:
         """Takes evaders off the map; the pursuers that have caught them, (B, N) bool."""
-        cells = self._evaders + self._first  # (B, E)
+        cells = self.evaders + self._first  # (B, E)
         if self.config.surround:
             posts = cells[..., None] + self._around  # (B, E, 4) where pursuers must stand
             held = (self._pursuers_on.take(posts) > 0).sum(axis=-1)
-            caught = held == self._open_sides.take(self._evaders)
+            caught = held == self._open_sides.take(self.evaders)
         else:
             posts = cells
             caught = self._pursuers_on.take(cells) >= self.config.n_catch
-        caught &= self._free
+        caught &= self.free
         if not caught.any():
-            return np.zeros(self._pursuers.shape, np.bool_)
-        self._free &= ~caught
-        return np.isin(self._pursuers + self._first, posts[caught])
+            return np.zeros(self.pursuers.shape, np.bool_)
+        self.free &= ~caught
+        return np.isin(self.pursuers + self._first, posts[caught])
 
     def _walk(self) -> None:
         """Every evader that is left moves."""
-        left = self._free.sum(axis=1).tolist()
+        left = self.free.sum(axis=1).tolist()
         drawn = [rng.integers(len(MOVES), size=count) for rng, count in zip(self._rngs, left, strict=True)]
-        moves = np.full(self._evaders.shape, STAY)
-        moves[self._free] = np.concatenate(drawn)
-        self._evaders[...] = self._next_cell.take(self._evaders * len(MOVES) + moves)
+        moves = np.full(self.evaders.shape, STAY)
+        moves[self.free] = np.concatenate(drawn)
+        self.evaders[...] = self.next_cell.take(self.evaders * len(MOVES) + moves)
 
-    def _rewards(self, before: np.ndarray, after: np.ndarray, catchers: np.ndarray) -> np.ndarray:
+    def rewards_of_step(self, before: np.ndarray, after: np.ndarray, catchers: np.ndarray) -> np.ndarray:
         """Rewards of a step, (B, N) float64: those after each move of a pursuer, added up in turn as PettingZoo's are.
 
         Args:
@@ -308,34 +307,34 @@ class Pursuit(ArrayWorld):
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
         """See `World.episode_metrics`; the names are explained at the class."""
-        caught = (~self._free[copies]).sum(axis=1).astype(np.float64)
+        caught = (~self.free[copies]).sum(axis=1).astype(np.float64)
         return {
             "evaders_caught": caught,
             "evaders_caught_fraction": caught / self.config.n_evaders,
-            "tags": self._tags[copies].astype(np.float64),
+            "tags": self.tags[copies].astype(np.float64),
         }
 
     def render(self, copy: int = 0) -> np.ndarray:
         """The map from above, x to the right and y down, `(height, width, 3)` uint8 pixels."""
-        free = self._free[copy]
+        free = self.free[copy]
         return draw_pursuit(
             walls=self._walls,
-            pursuers=self._xy[self._pursuers[copy]],
-            evaders=self._xy[self._evaders[copy, free]],
+            pursuers=self.cell_xy[self.pursuers[copy]],
+            evaders=self.cell_xy[self.evaders[copy, free]],
             reach=self.config.obs_range // 2,
             left=free.mean(),
         )
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {
-            "pursuers": self._pursuers,
-            "evaders": self._evaders,
-            "free": self._free,
-            "tags": self._tags,
+            "pursuers": self.pursuers,
+            "evaders": self.evaders,
+            "free": self.free,
+            "tags": self.tags,
             "episode_steps": self.episode_steps,
         }
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: WorldState) -> None:
         """See `ArrayWorld.set_state`."""
         super().set_state(state)
         self._count_pursuers()

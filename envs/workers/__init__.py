@@ -1,4 +1,4 @@
-"""The copies of any world shared out among processes."""
+"""Stepping the copies of a world in several processes at the same time."""
 
 from marl_tune.envs.workers.world import WorkerWorld
 
