@@ -1,4 +1,4 @@
-"""A world whose state is arrays and generators, as that of most of ours: how it is seeded, saved and restored."""
+"""Base of worlds whose state is arrays and random generators: how they are seeded, saved and restored."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -9,18 +9,18 @@ from marl_tune.envs.world import World, WorldState, resolve_reset
 
 
 class ArrayWorld(World):
-    """Base of a world that keeps all that changes in arrays and in one generator per copy."""
+    """Base of a world whose whole state is arrays and one random generator per copy."""
 
-    _rngs: list[np.random.Generator]  # of each copy
+    _rngs: list[np.random.Generator]  # one per copy
 
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that change in the course of an episode and do not follow from others, by name."""
+        """The arrays that change during an episode and do not follow from others, by name."""
 
     def _restarted(
         self, seeds: Sequence[int | None] | None, copies: np.ndarray | None
     ) -> Iterator[tuple[int, np.random.Generator]]:
-        """The copies that `World.reset` is asked to reset, each with its generator, which its seed has begun anew."""
+        """The copies that `World.reset` resets, each with its generator. A copy with a seed gets a new generator."""
         for copy, seed in resolve_reset(self.num_envs, seeds, copies):
             if seed is not None:
                 self._rngs[copy] = np.random.default_rng(seed)
@@ -37,7 +37,7 @@ class ArrayWorld(World):
         """See `World.set_state`.
 
         Raises:
-            ValueError: for the state of a world of another size; no array has been changed then.
+            ValueError: for the state of a world of another size. No array is changed then.
         """
         arrays = self._arrays()
         for name, array in state["arrays"].items():

@@ -1,6 +1,7 @@
-"""The contract of a world as checks that anyone can run on one: `check_world(lambda copies: MyWorld(config, copies))`.
+"""The contract of worlds, as checks that you can run on your own: `check_world(lambda copies: MyWorld(config,
+copies))`.
 
-Give it a world whose episodes are short (a small `max_steps`), so that the play reaches the ends of some.
+Use short episodes (a small `max_steps`), so that some of them end during the checks.
 """
 
 import pickle
@@ -17,7 +18,7 @@ from marl_tune.envs.world import STAYS, StateUnavailable, Step, World
 MakeWorld = Callable[[int], World]  # num_envs -> world
 Record = dict[str, Any]  # what went into a step and came out of it, by name; each array has B as its first axis
 COPIES = 3
-FRAME_STEPS = 3  # pictures are slow: only so many steps are drawn
+FRAME_STEPS = 3  # number of steps that are drawn; more would be slow
 
 
 class ContractError(AssertionError):
@@ -29,11 +30,11 @@ def check_world(make: MakeWorld, steps: int = 120, seed: int = 0) -> None:
 
     Args:
         make: num_envs -> a new world.
-        steps: steps of each play; should be enough for an episode to end.
+        steps: number of steps of each play; at least one episode must end within them.
         seed: of the worlds and of the actions.
 
     Raises:
-        ContractError: at the first rule that does not hold.
+        ContractError: for the first rule that is broken.
     """
     world = make(COPIES)
     _check_groups(world, COPIES)
@@ -55,7 +56,8 @@ def check_world(make: MakeWorld, steps: int = 120, seed: int = 0) -> None:
 
 
 def sample_actions(world: World, observations: Observations, rng: np.random.Generator) -> Actions:
-    """Random legal actions: group -> `(B, N)` int64 or `(B, N, ...)`; an `action_mask` in the observation is obeyed."""
+    """Random legal actions: group -> `(B, N)` int64 or `(B, N, ...)`. They respect an `action_mask` in the
+    observation."""
     actions = {}
     for group in world.groups:
         shape, space = (world.num_envs, len(group.agents)), group.action_space
@@ -76,16 +78,16 @@ def sample_actions(world: World, observations: Observations, rng: np.random.Gene
 
 
 def play(world: World, steps: int, seed: int, actions: list[Actions] | None = None) -> list[Record]:
-    """Plays a world, checking every array, and resets the copies that are done.
+    """Plays a world, checks every array, and resets copies that are done.
 
     Args:
         world: the world; copy i is seeded with `seed + i`.
         steps: number of steps.
         seed: also that of the random actions.
-        actions: what to do at each step instead of random actions.
+        actions: the actions of each step; None: random ones.
 
     Returns:
-        Per step a dict of deep copies of what went in and came out, each array with B as its first axis.
+        One record per step: copies of its inputs and outputs, in which each array has B as its first axis.
     """
     rng = np.random.default_rng(seed)
     observations = world.reset([seed + copy for copy in range(world.num_envs)])
@@ -113,14 +115,14 @@ def play(world: World, steps: int, seed: int, actions: list[Actions] | None = No
 
 
 def _results(world: World, step: Step) -> Record:
-    """What came out of a step, and who acts next where agents take turns."""
+    """The results of a step and, in a world where agents take turns, which agents act next."""
     if step.left is None:
         return {name: value for name, value in vars(step).items() if name != "left"}
     return vars(step) | {"acting": world.acting}
 
 
 class _TurnChecks:
-    """Checks who acts and who has left over the episodes of a world; says nothing where all act in all steps."""
+    """Checks `World.acting` and `Step.left` over the episodes of a world. Without effect if both are None."""
 
     def __init__(self, world: World):
         self.world = world
@@ -129,7 +131,7 @@ class _TurnChecks:
             self.begin(np.arange(world.num_envs))
 
     def begin(self, copies: np.ndarray) -> None:
-        """New episodes in some copies."""
+        """Notes that new episodes begin in some copies."""
         if self.world.acting is None:
             return
         for gone in self.gone.values():
@@ -140,7 +142,7 @@ class _TurnChecks:
         return np.any([acting.any(axis=1) for acting in (self.world.acting or {}).values()], axis=0)
 
     def counting(self, step: Step) -> dict[str, np.ndarray] | None:
-        """Whose observations count after a step: those of the agents that act next, or have ended with it."""
+        """Whose observations are valid after a step: of agents that act next, or whose episode ended with it."""
         if self.world.acting is None or step.left is None:
             return None
         return {name: acting | (step.left[name] != STAYS) for name, acting in self.world.acting.items()}
@@ -194,7 +196,7 @@ def _check_groups(world: World, copies: int) -> None:
 
 
 def _leaves(space: gym.Space, values: object, path: str) -> Iterator[tuple[str, gym.Space, Any]]:
-    """(path, space, array) of an observation, key by key where the space is a Dict."""
+    """(path, space, array) of an observation; of each key, if the space is a Dict."""
     if not isinstance(space, gym.spaces.Dict):
         yield path, space, values
         return
@@ -257,7 +259,7 @@ def _check_ends(records: list[Record]) -> None:
 
 
 def _of_copy(record: Tree, copy: int) -> Tree:
-    """What a record or a tree of arrays says of one copy."""
+    """The part of a record or of a tree of arrays that belongs to one copy."""
     return tree_map(lambda array: array[copy : copy + 1], record)
 
 
@@ -318,7 +320,7 @@ def _check_state(make: MakeWorld, records: list[Record], seed: int) -> None:
 
 
 def _go_on(world: World, actions: list[Actions]) -> list[Record]:
-    """Plays on without a reset at the start; copies that are done are reset."""
+    """Plays on without a reset at the start. Copies that are done are reset."""
     records = []
     for chosen in actions:
         step = world.step(chosen)
