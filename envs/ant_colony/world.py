@@ -1,4 +1,4 @@
-"""Ant colony: ants search a grid for food and carry it to the nest, leaving pheromone where they walk."""
+"""Ant colony: ants search a grid for food, carry it to the nest, and leave pheromone where they walk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,8 +22,8 @@ DIRECTIONS = ((-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0))  # of actions 0.
 USE = 4  # the action that picks up or drops
 START_RADIUS = 2  # cells, Chebyshev distance from the nest
 PICK_REWARD, DELIVER_REWARD, STEP_REWARD = 1.0, 10.0, -0.01
-COVERED = 0.1  # a cell with more pheromone than this counts as covered
-FAR = 1e6  # coordinate of an exhausted source: out of sight on any grid, and its square is finite in float32
+COVERED = 0.1  # a cell with more pheromone than this is covered
+FAR = 1e6  # coordinate of an exhausted source: out of sight on every grid, and its square is finite in float32
 
 
 @dataclass
@@ -43,7 +43,7 @@ class AntColonyConfig(WorldConfig):
     sense_radius: float | None
     # Euclidean distance in cells within which an ant sees food, > 0; null: it sees all food
     pheromone_strength: float
-    # deposit of one ant in one step, >= 0; a carrying ant deposits twice that
+    # deposit of one ant in one step, >= 0; an ant that carries food deposits twice as much
     pheromone_decay: float
     # factor on the pheromone in each step, in [0, 1]
     max_steps: int
@@ -72,14 +72,14 @@ class AntColony(ArrayWorld):
     """A colony of ants on a grid, B copies at once.
 
     Description:
-        The nest is the cell at the centre, (width // 2, height // 2). Any number of ants may stand on one cell. The
-        order within a step: each ant deposits pheromone, then acts; the pheromone then decays.
+        The nest is the cell at the centre, (width // 2, height // 2). Several ants may be on one cell. The order of a
+        step is: each ant deposits pheromone, then acts; then the pheromone decays.
 
     Actions (Discrete(5)):
-        0: -x, 1: +x, 2: -y, 3: +y; a move off the grid leaves the ant where it is.
-        4: pick up or drop. An ant without food that stands on food takes one piece; an ant with food that stands on the
-            nest delivers it; in any other case nothing happens (food cannot be dropped elsewhere). If more ants reach
-            for a source than it has pieces left, every one of them is as likely as the others to get one.
+        0: -x, 1: +x, 2: -y, 3: +y; after a move off the grid the ant stays where it is.
+        4: pick up or drop. An ant without food that is on food takes one piece. An ant with food that is on the nest
+            delivers it. In all other cases nothing happens (food cannot be dropped elsewhere). If a source has fewer
+            pieces than ants that want one, each of these ants has the same probability to get one.
 
     Observations (Box, float32):
         | index | meaning | unit | range |
@@ -88,30 +88,29 @@ class AntColony(ArrayWorld):
         | 2 | carrying food | flag | 0 or 1 |
         | 3, 4, 5, 6 | pheromone of the neighbour cell at -x, +x, -y, +y; 0 outside the grid | - | [0, 1] |
         | 7, 8 | unit vector to the nest if carrying, else to the nearest source with food left | - | [-1, 1] |
-        Nearest is by Euclidean distance; of two at the same distance, the same one is always taken. The vector is 0 on
-        the target itself, where no food is left, and where no food is within `sense_radius`; the nest is seen from
-        everywhere.
+        The nearest source is that with the smallest Euclidean distance; between two equal distances the choice is
+        always the same. The vector is 0 on the target itself, if no food is left, and if no food is within
+        `sense_radius`. The nest is seen from everywhere.
 
     Pheromone:
-        In each step an ant deposits `pheromone_strength` on the cell on which it stood before the step, twice that if
-        it was carrying *before the step* (the flag that it had observed): place and load are those with which it leaves
-        the cell. So the step that picks up still deposits once and the step that delivers deposits twice. The grid is
-        then multiplied by `pheromone_decay` and clipped to [0, 1].
+        In each step an ant deposits `pheromone_strength` on the cell where it was before the step, and twice as much if
+        it carried food *before the step* (the flag that it had observed). So the step that picks up deposits once, and
+        the step that delivers deposits twice. Then the grid is multiplied by `pheromone_decay` and clipped to [0, 1].
 
     Rewards:
-        +1 for a piece picked up, +10 for a piece delivered, -0.01 in any other step; each to the ant that did it.
+        +1 for picking up a piece, +10 for delivering a piece, -0.01 in every other step; to the ant that acts.
 
     Start:
-        Ants on cells drawn uniformly from those within 2 cells (Chebyshev) of the nest; sources on distinct cells drawn
-        uniformly from the whole grid but the nest; no pheromone.
+        Ants are on cells drawn uniformly from those within 2 cells (Chebyshev distance) of the nest. Sources are on
+        distinct cells drawn uniformly from the whole grid except the nest. There is no pheromone.
 
     End:
-        Terminated when every piece is delivered; truncated after `max_steps` steps unless terminated.
+        Terminated when all pieces are delivered; otherwise truncated after `max_steps` steps.
 
     Metrics:
-        `food_collected`: pieces delivered. `food_collected_fraction`: that over all pieces. `pheromone_coverage`: share
-        of cells with more than 0.1 pheromone now. `ant_efficiency`: pieces delivered per 1000 steps of the colony,
-        food_collected / steps * 1000.
+        `food_collected`: number of delivered pieces. `food_collected_fraction`: this divided by the number of all
+        pieces. `pheromone_coverage`: share of cells with more than 0.1 pheromone now. `ant_efficiency`: delivered
+        pieces per 1000 steps of the colony, food_collected / steps * 1000.
 
     Arguments:
         config: the rules.
@@ -145,7 +144,8 @@ class AntColony(ArrayWorld):
         self._build_state()
 
     def _build_tables(self) -> None:
-        """Look-up tables over the cells of a grid with a border of one cell, so that no step asks for the edge."""
+        """Makes look-up tables over the cells of a grid with a border of one cell. So no step needs to check for
+        edges."""
         width, height, stride = self.width, self.height, self.height + 2
         self._num_cells = (width + 2) * stride  # of one bordered grid; cell (x, y) has number (x + 1) * stride + y + 1
         xy = np.stack(np.divmod(np.arange(self._num_cells), stride), axis=-1) - 1  # (cells, 2)
@@ -156,7 +156,7 @@ class AntColony(ArrayWorld):
 
         self._around = np.array((-stride, stride, -1, 1))  # (4,) cell number of each neighbour less one's own
         cells = np.flatnonzero(inside)
-        self._next_cell = np.tile(np.arange(self._num_cells)[:, None], 5)  # (cells, 5) where each action leads
+        self._next_cell = np.tile(np.arange(self._num_cells)[:, None], 5)  # (cells, 5) cell after each action
         neighbours = cells[:, None] + self._around
         self._next_cell[cells, :USE] = np.where(inside[neighbours], neighbours, cells[:, None])
 
@@ -242,7 +242,13 @@ class AntColony(ArrayWorld):
         return Step(self.observe(), {GROUP: rewards}, terminated, truncated)
 
     def _use(self, using: np.ndarray, cell: np.ndarray, rewards: np.ndarray) -> None:
-        """Picks up and delivers; (B, N): who acts, the index of its cell in the grids, the rewards to fill in."""
+        """Ants pick up and deliver.
+
+        Args:
+            using: (B, N) bool, ants that choose this action.
+            cell: (B, N) index of each ant's cell in the grids.
+            rewards: (B, N), filled in.
+        """
         delivers = using & self.carrying & (self.cell == self._nest)
         picks = using & ~self.carrying & (self.pieces.take(cell) > 0)
         if picks.any():
@@ -252,7 +258,8 @@ class AntColony(ArrayWorld):
         self.delivered += delivers.sum(axis=1)
 
     def _take_food(self, picks: np.ndarray, cell: np.ndarray) -> None:
-        """Removes a piece for each ant in `picks` (B, N); those who lose the draw for the last ones are struck off."""
+        """Removes a piece for each ant in `picks` (B, N) bool. Ants that do not get one of the last pieces are set to
+        False."""
         claimed = cell[picks]
         np.subtract.at(self.pieces, claimed, 1)
         for index in np.unique(claimed[self.pieces[claimed] < 0]):  # rare: empty in nearly every step

@@ -1,4 +1,4 @@
-"""Bio grid: agents in three dimensions drain resources in teams and carry them to the nest, guided by pheromone."""
+"""Bio grid: agents in a 3-D grid drain resources in teams, guided by pheromone, and carry them to the nest."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ STAY, DEPOSIT = 6, 7
 NUM_ACTIONS = 8
 WIDTH = 12  # numbers of an observation
 DRAIN_REWARD, DELIVER_REWARD = 0.1, 1.0  # for one unit
-ROUNDING = 1e-9  # share of a node's amount, or of a load, that sums of equal parts may be off
+ROUNDING = 1e-9  # relative rounding error that sums of equal parts may have
 
 
 @dataclass
@@ -39,15 +39,15 @@ class BioGridConfig(WorldConfig):
     nest: list[int]
     # cell [x, y, z] where loads are delivered
     n_nodes: int
-    # resource nodes at any time, >= 1; at least one cell besides theirs and the nest is left free
+    # number of resource nodes at any time, >= 1; besides their cells and the nest, at least one cell must be free
     agents_per_node: int
-    # agents that must be in a node's cell at once to drain it, >= 1 and <= n_agents
+    # number of agents that must be in a node's cell at once to drain it, >= 1 and <= n_agents
     node_amount: float
     # units in a new node, > 0
     drain_rate: float
-    # units that a node gives in a step, to all agents there together, > 0
+    # units that a node gives in a step to all agents in its cell together, > 0
     node_scent: float
-    # pheromone that a node seeps into its cell in a step, in [0, 1]
+    # pheromone that a node adds to its cell in a step, in [0, 1]
     pheromone_deposit: float
     # pheromone that an agent deposits with one action, in [0, 1]
     pheromone_decay: float
@@ -86,20 +86,20 @@ class BioGrid(ArrayWorld):
     """Agents in a 3-D grid that gather resources in teams, B copies at once.
 
     Description:
-        Resource nodes lie in cells of a 3-D grid. A node can be drained by `agents_per_node` agents in its cell at once
-        only; agents do not see nodes, but smell the pheromone that a node seeps into its own cell. Any number of agents
-        may be in one cell. The order within a step: agents move; nodes are drained and loads delivered where the agents
-        are then; nodes that are empty move; the pheromone changes.
+        Resource nodes lie in cells of a 3-D grid. To drain a node, at least `agents_per_node` agents must be in its
+        cell at once. Agents do not see nodes; they sense the pheromone that a node adds to its own cell. Several agents
+        may be in one cell. The order of a step is: agents move; at their new cells, nodes are drained and loads
+        delivered; empty nodes move; the pheromone changes.
 
     Actions (Discrete(8)):
         0: -x, 1: +x, 2: -y, 3: +y, 4: -z, 5: +z; a move off the grid leaves the agent where it is.
         6: stay. 7: stay and deposit `pheromone_deposit` on the own cell.
 
     Nodes:
-        Where at least `agents_per_node` agents are in a node's cell, loaded or not, it gives `drain_rate` units (what
-        it has left, if that is less) in equal shares to those who have room; what exceeds an agent's room stays in the
-        node. So a larger team empties a node no faster. An empty node moves to a cell drawn uniformly from those that
-        hold neither a node nor the nest, nor held it until now, and is full again.
+        If at least `agents_per_node` agents are in a node's cell, with or without load, the node gives `drain_rate`
+        units (or the rest, if that is less) in equal shares to the agents with free capacity. What exceeds the capacity
+        of an agent stays in the node. So a larger team does not empty a node faster. An empty node moves to another
+        cell, drawn uniformly from cells without a node and without the nest, and is full again.
 
     Observations (Box, float32):
         | index | meaning | unit | range |
@@ -108,39 +108,40 @@ class BioGrid(ArrayWorld):
         | 3 | load | `capacity` | [0, 1] |
         | 4 | pheromone of the own cell | - | [0, 1] |
         | 5, 6, 7 | its gradient along x, y, z | 1 / cell | [-1, 1] |
-        | 8 | other agents within `communication_range` | `n_agents` - 1 | [0, 1] |
-        | 9, 10, 11 | their mean position less the own, x, y, z; 0 without any | `communication_range` | [-1, 1] |
-        The gradient is half the difference of the two neighbour cells; at a wall, the difference of the cell and its
-        one neighbour; 0 along a side of one cell. An agent has to learn where the nest is: it is always the same cell.
+        | 8 | number of other agents within `communication_range` | `n_agents` - 1 | [0, 1] |
+        | 9, 10, 11 | their mean position minus the own, x, y, z; 0 if there are none | `communication_range` | [-1, 1]
+        | The gradient is half the difference of the two neighbour cells; at a wall, the difference of the cell and its
+        one neighbour; 0 along a side of one cell. Agents must learn where the nest is: it is always the same cell.
 
     Pheromone:
-        In each step the pheromone is multiplied by `pheromone_decay`; from each cell a share `pheromone_diffusion` then
-        flows to each neighbour in the grid (nothing gets lost at the walls); agents and nodes then add theirs, and all
-        is clipped to 1. By the settings of conf/env/bio_grid.yaml a node's cell is at 1 from its third step on, and a
-        mark that nobody renews is not: that is how a node is told from where one has been.
+        In each step the pheromone is multiplied by `pheromone_decay`. Then from each cell a share `pheromone_diffusion`
+        flows to each neighbour in the grid (nothing is lost at walls). Then agents and nodes add theirs, and the result
+        is clipped to 1. With the settings of conf/env/bio_grid.yaml a node's cell is at 1 from its third step on, and a
+        mark that is not renewed is below 1. So agents can distinguish a node from a place where a node has been.
 
     Rewards:
-        +0.1 for a unit drained, +1 for a unit delivered; each to the agent that has or had it. What has been drained
-        must be delivered to have room for more, so the first cannot be had without the second. Steps cost nothing: as
-        all episodes are of one length, that would be the same for all.
+        +0.1 for a drained unit, +1 for a delivered unit, each to the agent that carries it. An agent must deliver its
+        load before it can drain more. So it cannot collect the first reward without the second. There is no cost of a
+        step, because all episodes have the same length.
 
     Start:
-        Agents on cells drawn uniformly from the grid; full nodes on distinct cells drawn uniformly from all but the
-        nest; no loads and no pheromone.
+        Agents are on cells drawn uniformly from the grid. Full nodes are on distinct cells drawn uniformly from all
+        except the nest. There are no loads and no pheromone.
 
     End:
         Never terminated; truncated after `max_steps` steps.
 
     Metrics:
-        `resources_delivered`: units. `nodes_drained`: nodes emptied. `mean_team_size_at_drain`: agents in a node's
-        cell, loaded or not, mean over the steps in which a node gave something; 0 without any.
+        `resources_delivered`: units. `nodes_drained`: number of emptied nodes. `mean_team_size_at_drain`: number of
+        agents in a node's cell, with or without load, mean over the steps in which a node gave something; 0 if there
+        are none.
 
     Arguments:
         config: the rules.
         num_envs: B, the number of copies.
 
     Source:
-        The marks are stigmergy after Theraulaz, Bonabeau (1999), https://doi.org/10.1162/106454699568700; the nodes
+        The pheromone is stigmergy after Theraulaz, Bonabeau (1999), https://doi.org/10.1162/106454699568700. The nodes
         are the stick pulling of Ijspeert et al. (2001), https://doi.org/10.1023/A:1011227210047, as a foraging game.
     """
 
@@ -175,10 +176,10 @@ class BioGrid(ArrayWorld):
         self.nest = int(np.ravel_multi_index(tuple(self.config.nest), self.sides))
         self._node_cells = np.delete(np.arange(self._num_cells), self.nest)
 
-        self._next_cell = np.tile(np.arange(self._num_cells)[:, None], NUM_ACTIONS)  # (cells, 8) where actions lead
+        self._next_cell = np.tile(np.arange(self._num_cells)[:, None], NUM_ACTIONS)  # (cells, 8) cell after each action
         for action, move in enumerate(MOVES):
             self._next_cell[:, action] = np.ravel_multi_index(tuple(np.clip(xyz + move, 0, last).T), self.sides)
-        self._around = self._next_cell[:, : STAY + 1]  # (cells, 7) the neighbours, itself beyond a wall; itself
+        self._around = self._next_cell[:, : STAY + 1]  # (cells, 7) the six neighbours (itself at a wall), itself
         at_wall = (xyz == 0) | (xyz == last)
         self._per_cell = np.where(at_wall, 1.0, 0.5).astype(np.float32)  # (cells, 3) 1 / cells that a gradient spans
 
@@ -251,7 +252,7 @@ class BioGrid(ArrayWorld):
         return Step(self.observe(), {GROUP: rewards.astype(np.float32)}, np.zeros_like(truncated), truncated)
 
     def _drain(self, place: np.ndarray) -> np.ndarray:
-        """Drains the nodes that a team is at; the agents' places (B, N) -> units that each has taken."""
+        """Drains the nodes where there is a team. Cell indices of agents (B, N) -> units that each takes (B, N)."""
         rules, cells = self.config, self.pheromone.size
         team = np.bincount(place.ravel(), minlength=cells).take(self.nodes)  # (B, M)
         has_room = self.load < rules.capacity * (1 - ROUNDING)
@@ -271,7 +272,7 @@ class BioGrid(ArrayWorld):
         return taken
 
     def _move_node(self, copy: int, node: int) -> None:
-        """Replaces an empty node by a full one elsewhere."""
+        """Replaces an empty node by a full one in another cell."""
         nodes = (self.nodes[copy] - self.first_cell[copy]).tolist()
         cell = nodes[node]
         while cell in nodes:
@@ -281,14 +282,14 @@ class BioGrid(ArrayWorld):
         self.emptied[copy] += 1
 
     def _deliver(self) -> np.ndarray:
-        """Takes the loads of the agents on the nest; (B, N) units of each."""
+        """Takes the loads of the agents on the nest. Returns the units of each agent, (B, N)."""
         delivered = np.where(self.cell == self.nest, self.load, 0.0)
         self.load -= delivered
         self.delivered += delivered.sum(axis=1)
         return delivered
 
     def _change_pheromone(self, deposits: np.ndarray) -> None:
-        """Lets the pheromone decay and spread, and adds that of agents, at the indices `deposits`, and of nodes."""
+        """Decay and diffusion of the pheromone; then agents (at the indices `deposits`) and nodes add theirs."""
         self.pheromone *= self.config.pheromone_decay
         if self.config.pheromone_diffusion:
             self._spread(self.pheromone.reshape(self.num_envs, *self.sides))
@@ -296,10 +297,10 @@ class BioGrid(ArrayWorld):
             count = np.bincount(deposits, minlength=self.pheromone.size)
             self.pheromone += (count * self.config.pheromone_deposit).astype(np.float32)
         self.pheromone[self.nodes] += self.config.node_scent
-        np.clip(self.pheromone, 0.0, 1.0, out=self.pheromone)  # below 0 is what diffusion rounds off
+        np.clip(self.pheromone, 0.0, 1.0, out=self.pheromone)  # rounding in the diffusion may give numbers below 0
 
     def _spread(self, grid: np.ndarray) -> None:
-        """Diffusion over the faces of the cells, in place; (B, width, height, depth)."""
+        """Diffusion between neighbour cells, in place; (B, width, height, depth)."""
         flows = [self.config.pheromone_diffusion * np.diff(grid, axis=axis) for axis in (1, 2, 3)]
         for axis, flow in enumerate(flows, start=1):
             along = np.moveaxis(grid, axis, 0)

@@ -1,4 +1,4 @@
-"""A scripted player of the pricing world: competes, and never learns better."""
+"""A scripted policy for the pricing world: every store always charges its Nash price."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Pricing: stores with limited inventories set prices against each other; do they learn to compete or to collude?"""
+"""Pricing: stores with limited inventories set prices. Do they learn to compete or to collude?"""
 
 from collections.abc import Sequence
 
@@ -21,12 +21,12 @@ class Pricing(ArrayWorld):
     """A market of N stores, B copies at once.
 
     Description:
-        All stores set their prices at once. Store i then faces a demand of
+        All stores set their prices at once. Then the demand for store i is
 
             max(0, 100 d_i - own_slope * p_i + cross_slope * mean of the others' prices)
 
-        and sells min(demand, inventory), in fractions of a unit, too. After the sales a restock drawn uniformly from
-        `restock_range` arrives, each store's its own; what does not fit under `inventory_cap` is lost.
+        and it sells min(demand, inventory), which may be a fraction of a unit. After the sales each store gets a
+        restock of its own, drawn uniformly from `restock_range`. Units above `inventory_cap` are lost.
 
     Actions (Box, float32, (1,)):
         The price, in `price_range`. It may be below cost.
@@ -40,28 +40,28 @@ class Pricing(ArrayWorld):
         | 3 .. 1 + N | last prices of the others, in the order of the agents | highest price | [0, 1] |
 
     Rewards:
-        profit / 100, profit = (price - cost) * sales; each store's its own.
+        Each store gets its own profit / 100, with profit = (price - cost) * sales.
 
     Start:
-        Inventories and d uniform in their ranges, each store's its own; d stays the same for the whole episode. The
-        last prices that are seen before the first step are uniform in `price_range` and count for nothing else.
+        Inventories and d of each store are uniform in their ranges; d is constant during an episode. The last prices
+        that are observed before the first step are uniform in `price_range`, and have no other effect.
 
     End:
         Truncated after `max_steps` steps, never terminated.
 
     Metrics:
         Means over stores and the steps of the episode so far: `price_mean`, `profit_mean`, `sales_mean` (units) and
-        `stockout_rate`, the share in which demand was above inventory. `nash_price`, `joint_price`: what the stores of
-        the episode, with the d that they have, charge on average if they compete, and if they maximise the sum of their
-        profits (`envs/pricing/equilibrium.py`). `collusion_index`: where price_mean lies between the two, 0 at
-        nash_price and 1 at joint_price.
+        `stockout_rate`, the share of cases in which demand was above inventory. `nash_price`, `joint_price`: mean
+        prices of the episode's stores, with their d, if they compete, and if they maximise the sum of their profits
+        (`envs/pricing/equilibrium.py`). `collusion_index`: where price_mean lies between the two, 0 at nash_price and 1
+        at joint_price.
 
     Arguments:
         config: the rules.
         num_envs: B, the number of copies.
 
     Source:
-        Bertrand competition with differentiated goods; the question and the index after Calvano et al. 2020:
+        Bertrand competition with differentiated goods. The question and the index are those of Calvano et al. 2020:
         Artificial intelligence, algorithmic pricing, and collusion, https://doi.org/10.1257/aer.20190623.
     """
 
@@ -147,7 +147,7 @@ class Pricing(ArrayWorld):
         return Step(self.observe(), {GROUP: rewards}, np.zeros_like(truncated), truncated)
 
     def _deliver(self) -> None:
-        """Restocks the stores after their sales."""
+        """Adds the restocks after the sales."""
         for rng, share in zip(self._rngs, self._restock, strict=True):
             rng.random(out=share)
         low, high = self.config.restock_range
@@ -172,7 +172,7 @@ class Pricing(ArrayWorld):
         }
 
     def _equilibria(self, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean Nash and joint price of the stores of some copies, as their d are, each (copies,)."""
+        """Mean Nash and joint price of the stores of some copies, with their d, each (copies,)."""
         d = self.d[copies]
         return self.equilibrium.nash_at(d).mean(axis=-1), self.equilibrium.joint_at(d).mean(axis=-1)
 

@@ -1,4 +1,4 @@
-"""A scripted player of the signal world: tells each agent what its partner sees."""
+"""A scripted policy for the signal world that knows what all agents see."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from marl_tune.envs.signal.world import GROUP, Signal
 
 
 class Switchboard:
-    """Reads all agents' observations, as a channel without loss would let it, and so is always right: the upper bound.
+    """Reads the observations of all agents, as over a perfect channel. It is always right: the upper bound.
 
     Args:
         world: the world to play.

@@ -16,10 +16,10 @@ from marl_tune.envs.sisl.pursuit_render import draw_pursuit
 from marl_tune.envs.world import Step, WorldState
 
 GROUP = "pursuer"
-MOVES = ((-1, 0), (1, 0), (0, 1), (0, -1), (0, 0))  # (x, y) of actions 0..4; the first four lead to the sides of a cell
+MOVES = ((-1, 0), (1, 0), (0, 1), (0, -1), (0, 0))  # (x, y) of actions 0..4; the first four lead to the neighbour cells
 STAY = 4
 WALL, PURSUERS, EVADERS = range(3)  # layers of an observation
-TRIES = 100  # starts that are drawn before settings are said to leave no room
+TRIES = 100  # starts that are drawn before the settings are refused for lack of room
 
 
 @dataclass
@@ -35,27 +35,27 @@ class PursuitConfig(WorldConfig):
     max_cycles: int
     # steps until an episode is truncated, >= 1
     shared_reward: bool
-    # true: every pursuer gets the mean of all their rewards; false: each gets its own
+    # true: every pursuer gets the mean of all rewards; false: each gets its own
     n_evaders: int = field(metadata={"structural": True})
     # evaders at the start, >= 1; observations are bounded by this and n_pursuers
     n_pursuers: int = field(metadata={"structural": True})
     # pursuers, >= 1
     obs_range: int = field(metadata={"structural": True})
-    # cells along each side of the square that a pursuer sees around itself, odd, >= 1
+    # side of the square that a pursuer observes around itself, in cells, odd, >= 1
     n_catch: int
-    # pursuers on an evader's cell that catch it, >= 1; without effect where surround is true
+    # number of pursuers on an evader's cell that catch it, >= 1; ignored if surround is true
     freeze_evaders: bool
     # whether evaders stay where they start
     tag_reward: float
-    # for each evader beside a pursuer, over n_pursuers, at each move of any pursuer; finite
+    # reward for each evader beside a pursuer, divided by n_pursuers, after each move of a pursuer; finite
     catch_reward: float
-    # for each pursuer that takes part in catches in a step, however many they are; finite
+    # reward of each pursuer that takes part in one or more catches of a step; finite
     urgency_reward: float
-    # for each pursuer in each step; finite
+    # reward of each pursuer in each step; finite
     surround: bool
     # true: an evader is caught by pursuers on all open sides of its cell; false: by n_catch of them on its cell
     constraint_window: float
-    # sides of the part of the map in which all start, over those of the map, in (0, 1]
+    # side of the part of the map in which all agents start, as a share of the map's side, in (0, 1]
 
     def __post_init__(self) -> None:
         for key in ("x_size", "y_size", "max_cycles", "n_evaders", "n_pursuers", "obs_range", "n_catch"):
@@ -78,55 +78,56 @@ class PursuitConfig(WorldConfig):
 
     @property
     def team_sizes(self) -> tuple[int, int]:
-        """Pursuers, evaders."""
+        """Number of pursuers and of evaders."""
         return self.n_pursuers, self.n_evaders
 
 
 class Pursuit(ArrayWorld):
-    """Pursuers and evaders on a grid with a block of walls in the middle, B copies at once; equal to PettingZoo's
-    pursuit_v4: a seed and the same actions lead to the same episode, bit by bit.
+    """Pursuers and evaders on a grid with a block of walls in the middle, B copies at once. It equals PettingZoo's
+    pursuit_v4: the same seed and the same actions lead to the same episode, bit by bit.
 
     Description:
-        Any number of agents may stand on one cell. In a step the pursuers move, one after the other; evaders are
-        caught; those that are left move, each in a direction drawn uniformly or not at all (`freeze_evaders`: none
-        does). A move into a wall or off the map leaves an agent where it is.
+        Several agents may be on one cell. The order of a step is: pursuers move, one after the other; evaders are
+        caught; the other evaders move. An evader moves to one of the four sides or stays, drawn uniformly
+        (`freeze_evaders`: all stay). After a move into a wall or off the map an agent stays where it is.
 
     Actions (Discrete(5)):
         0: -x, 1: +x, 2: +y, 3: -y, 4: stay.
 
-    Observations (Box, float32, (obs_range, obs_range, 3)), of the state after the whole step, indexed [y, x, layer]
-    with the pursuer in the middle:
+    Observations (Box, float32, (obs_range, obs_range, 3)) of the state after the whole step. They are indexed [y, x,
+    layer], and the pursuer is in the middle:
         | layer | meaning | range |
         |---|---|---|
         | 0 | 1 on walls and off the map, else 0 | 0 or 1 |
-        | 1 | pursuers on the cell, itself among them | [0, n_pursuers] |
-        | 2 | evaders on the cell | [0, n_evaders] |
+        | 1 | number of pursuers on the cell, itself included | [0, n_pursuers] |
+        | 2 | number of evaders on the cell | [0, n_evaders] |
 
     Catching:
-        With `surround`, an evader is caught where the sides of its cell that hold pursuers are as many as its open
-        sides; else where at least `n_catch` pursuers stand on its cell. The pursuers on those cells have caught it, any
-        number on one of them.
+        With `surround`, an evader is caught if there are pursuers on all open sides of its cell. Otherwise it is caught
+        if at least `n_catch` pursuers are on its cell. All pursuers on these cells have caught it.
 
     Rewards, per pursuer:
-        - tag_reward / n_pursuers for each evader on the four cells beside it (its own where that side is off the map,
-          so that on an edge evaders on its cell count), reckoned anew after each single move of a pursuer: n_pursuers
-          times a step, before anything is caught;
-        - catch_reward once in a step in which it has caught any evaders;
+        - tag_reward / n_pursuers for each evader on the four cells beside it. A side off the map counts as its own
+        cell, so
+          that evaders on that cell count at an edge. This is computed after each single move of a pursuer: n_pursuers
+          times a step, before evaders are caught;
+        - catch_reward once in a step in which it has caught one or more evaders;
         - urgency_reward in each step.
-        With `shared_reward`, each gets the mean of them all.
+        With `shared_reward`, each pursuer gets the mean of all rewards.
 
     Start:
-        constraint_window is the size of a part of the map that is drawn uniformly; in it, pursuers and evaders are on
-        cells drawn uniformly, but never beside or on another of their kind. Where that leaves no room the draw begins
-        anew (PettingZoo's fails or never ends).
+        A part of the map, of the size `constraint_window`, is drawn uniformly. In it, pursuers and evaders are placed
+        on cells drawn uniformly, but never beside or on another agent of their kind. If there is no room left, the draw
+        begins anew. (PettingZoo fails or never ends in this case.)
 
     End:
-        Truncated after `max_cycles` steps; terminated when every evader is caught before that. Catching the last one in
-        the last step truncates.
+        Truncated after `max_cycles` steps; terminated if all evaders are caught before. If the last evader is caught in
+        the last step, the episode is truncated.
 
     Metrics:
-        `evaders_caught`: of this episode. `evaders_caught_fraction`: that over n_evaders. `tags`: evaders beside the
-        pursuers when all of them have moved, summed over pursuers and steps, counted as for the reward.
+        `evaders_caught`: number in this episode. `evaders_caught_fraction`: this divided by n_evaders. `tags`: number
+        of evaders beside the pursuers after all of them have moved, summed over pursuers and steps, counted as for
+        rewards.
 
     Arguments:
         config: the rules.
@@ -187,7 +188,7 @@ class Pursuit(ArrayWorld):
         self._copy = np.arange(copies)[:, None]  # (B, 1)
         self.pursuers = np.full((copies, self.config.n_pursuers), inside)  # (B, N) cell number of each
         self.evaders = np.full((copies, self.config.n_evaders), inside)  # (B, E) cell number of each
-        self.free = np.ones((copies, self.config.n_evaders), np.bool_)  # (B, E) evaders not caught yet
+        self.free = np.ones((copies, self.config.n_evaders), np.bool_)  # (B, E) evaders that are not caught
         self.tags = np.zeros(copies, np.int64)  # (B,) in this episode
         self.episode_steps = np.zeros(copies, np.int64)  # (B,) steps since the copy's reset
 
@@ -203,10 +204,10 @@ class Pursuit(ArrayWorld):
         self._count_evaders()
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
-        """See `World.reset`. A seed starts the episode that PettingZoo starts with it."""
+        """See `World.reset`. A seed starts the same episode as in PettingZoo."""
         for copy, rng in self._restarted(seeds, copies):
             cells = None
-            while cells is None:  # an end is certain: the config has seen that there can be room
+            while cells is None:  # this ends: the config has checked that there is room
                 cells = draw_start(self._walls, self.config.constraint_window, self.config.team_sizes, rng)
             numbers = (cells[:, 1] + self.border) * self.width + cells[:, 0] + self.border
             self.pursuers[copy], self.evaders[copy] = np.split(numbers, [self.config.n_pursuers])
@@ -217,15 +218,15 @@ class Pursuit(ArrayWorld):
         return self.observe()
 
     def _count_pursuers(self) -> None:
-        """Brings what depends on the pursuers' cells up to date."""
+        """Updates what depends on the pursuers' cells."""
         self._pursuers_on = self._counts(self.pursuers + self._first, PURSUERS)  # (B * cells,) on each cell
 
     def _count_evaders(self) -> None:
-        """Brings what depends on the evaders' cells up to date."""
+        """Updates what depends on the evaders' cells."""
         self.evaders_on = self._counts((self.evaders + self._first)[self.free], EVADERS)  # (B * cells,) on each cell
 
     def _counts(self, agents: np.ndarray, layer: int) -> np.ndarray:
-        """The agents on each cell of all maps, (B * cells,), from their indices in them; fills in a layer."""
+        """The number of agents on each cell of all maps, (B * cells,), from the agents' indices; also fills a layer."""
         counts = np.bincount(agents.ravel(), minlength=self.num_envs * self._num_cells)
         self._layers[..., layer] = counts.reshape(self._layers.shape[:3])
         return counts
@@ -234,8 +235,8 @@ class Pursuit(ArrayWorld):
         return {GROUP: self._views[self._copy, self._row.take(self.pursuers), self._column.take(self.pursuers)]}
 
     def own_state(self) -> np.ndarray:
-        """See `World.own_state`: x, y of each pursuer as shares of the map's sides, then the evaders on each cell, row
-        by row."""
+        """See `World.own_state`: x, y of each pursuer as shares of the map's sides, then the number of evaders on each
+        cell, row by row."""
         size = np.array((self.config.x_size, self.config.y_size))
         places = (self.cell_xy[self.pursuers] / np.maximum(size - 1, 1)).reshape(self.num_envs, -1)
         edge, (width, height) = self.border, size
@@ -262,11 +263,11 @@ class Pursuit(ArrayWorld):
         return Step(self.observe(), {GROUP: rewards}, terminated, truncated)
 
     def _beside(self) -> np.ndarray:
-        """Evaders beside each pursuer now, (B, N)."""
+        """Number of evaders beside each pursuer now, (B, N)."""
         return self.evaders_on.take(self._sides.take(self.pursuers, axis=0) + self._first[..., None]).sum(axis=-1)
 
     def _catch(self) -> np.ndarray:
-        """Takes evaders off the map; the pursuers that have caught them, (B, N) bool."""
+        """Removes evaders that are caught. Returns which pursuers have caught one, (B, N) bool."""
         cells = self.evaders + self._first  # (B, E)
         if self.config.surround:
             posts = cells[..., None] + self._around  # (B, E, 4) where pursuers must stand
@@ -282,7 +283,7 @@ class Pursuit(ArrayWorld):
         return np.isin(self.pursuers + self._first, posts[caught])
 
     def _walk(self) -> None:
-        """Every evader that is left moves."""
+        """Moves every evader that is not caught."""
         left = self.free.sum(axis=1).tolist()
         drawn = [rng.integers(len(MOVES), size=count) for rng, count in zip(self._rngs, left, strict=True)]
         moves = np.full(self.evaders.shape, STAY)
@@ -290,12 +291,13 @@ class Pursuit(ArrayWorld):
         self.evaders[...] = self.next_cell.take(self.evaders * len(MOVES) + moves)
 
     def rewards_of_step(self, before: np.ndarray, after: np.ndarray, catchers: np.ndarray) -> np.ndarray:
-        """Rewards of a step, (B, N) float64: those after each move of a pursuer, added up in turn as PettingZoo's are.
+        """Rewards of a step, (B, N) float64: the sum of those after each pursuer's move, in PettingZoo's order of
+        addition.
 
         Args:
             before: (B, N) evaders beside each pursuer before it moves.
-            after: (B, N) and when it has moved.
-            catchers: (B, N) bool, who has caught any.
+            after: (B, N) evaders beside each pursuer after it has moved.
+            catchers: (B, N) bool, pursuers that have caught an evader.
         """
         tagged = (self.config.tag_reward * count / self.config.n_pursuers for count in (after, before))
         parts = np.where(self._has_moved, *tagged)  # (N, B, N)
@@ -303,7 +305,7 @@ class Pursuit(ArrayWorld):
         parts[-1] += self.config.urgency_reward
         if self.config.shared_reward:
             parts = parts.mean(axis=-1, keepdims=True)
-        return np.broadcast_to(sum(parts), after.shape)  # never parts.sum(), which adds in an order of its own
+        return np.broadcast_to(sum(parts), after.shape)  # not parts.sum(), which adds in another order
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
         """See `World.episode_metrics`; the names are explained at the class."""
