@@ -103,7 +103,7 @@ class Pursuit(ArrayWorld):
         | 2 | number of evaders on the cell | [0, n_evaders] |
 
     Catching:
-        With `surround`, an evader is caught if there are pursuers on all open sides of its cell. Otherwise it is caught
+        With `surround`, an evader is caught if as many sides of its cell hold pursuers as are open. Otherwise it is caught
         if at least `n_catch` pursuers are on its cell. All pursuers on these cells have caught it.
 
     Rewards, per pursuer:
