@@ -138,6 +138,6 @@ def make_world(config: WorldConfig, num_envs: int = 1) -> World:
     make, workers = partial(env_class(config.name), config), min(getattr(config, "workers", 0), num_envs)
     if workers <= 1:
         return make(num_envs)
-    from marl_tune.envs.workers import WorkerWorld  # only here, as few worlds need it
+    from marl_tune.envs.workers.world import WorkerWorld  # only here, as few worlds need it
 
     return WorkerWorld(make, num_envs, workers)

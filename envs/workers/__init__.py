@@ -1,5 +1,1 @@
-"""Stepping the copies of a world in several processes at the same time."""
-
-from marl_tune.envs.workers.world import WorkerWorld
-
-__all__ = ["WorkerWorld"]
+"""Stepping the copies of a world in several processes at the same time: see `world.py`."""

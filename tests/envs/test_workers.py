@@ -210,7 +210,7 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in its background without one
 from functools import partial
 from marl_tune.envs.ant_colony import AntColony, AntColonyConfig
-from marl_tune.envs.workers import WorkerWorld
+from marl_tune.envs.workers.world import WorkerWorld
 
 world = WorkerWorld(partial(AntColony, AntColonyConfig("ant_colony", [6, 7], 4, 3, 2, None, 0.2, 0.9, 12)), 3, 3)
 world.reset()  # the workers have all they need
