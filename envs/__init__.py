@@ -1,17 +1,21 @@
-"""Environments: pure simulation.
+"""Environments: pure simulation, without Ray, Hydra or modules.
 
-`ENVS` lists the worlds, those of installed plug-in packages too (see `marl_tune.registry`). The settings of each are
-typed by the dataclass beside it and valued in conf/env/<stem>.yaml.
+`ENVS` lists the worlds, those of installed plug-in packages too (see `marl_tune.registry`). The dataclass beside each
+world types its settings; conf/env/<stem>.yaml holds their values. To use a world in another framework, wrap it as a
+PettingZoo `ParallelEnv`: see `marl_tune.envs.parallel_env`.
 """
 
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from marl_tune.envs.curriculum import world_itself
+from marl_tune.envs.curriculum import WorldConfig, world_itself
 from marl_tune.envs.world import World
 from marl_tune.registry import Registry, imported
+
+if TYPE_CHECKING:
+    from marl_tune.envs.classic.players import BoardPlayer
 
 ENVS = Registry(
     "marl_tune.envs",
@@ -56,8 +60,9 @@ PLAYERS: dict[str, dict[str, str]] = {
     "classic/tictactoe": _TICTACTOE,
     "classic/tictactoe_v3": _TICTACTOE,
 }
-# stem of a batched world, or id of one of PettingZoo's -> name -> scripted player of single agents:
-# `Player(groups, seed)` and `act(observations, acting) -> actions`, see `marl_tune.envs.classic.players.Player`
+# stem of a batched world, or id of a PettingZoo world -> name -> scripted player of single agents:
+# `BoardPlayer(groups, seed)` and `act(observations, acting) -> actions`, see
+# `marl_tune.envs.classic.players.BoardPlayer`
 
 
 def env_class(name: str) -> type[World]:
@@ -66,7 +71,7 @@ def env_class(name: str) -> type[World]:
     return ENVS[name].load()
 
 
-def config_class(name: str) -> type:
+def config_class(name: str) -> type[WorldConfig]:
     """The config dataclass of a world. Raises ValueError for an unknown name."""
     _require_known(ENVS, name, "class")
     return ENVS[name].config_class()
@@ -83,15 +88,15 @@ def _require_known(known: Mapping[str, object], name: str, kind: str) -> None:
         raise ValueError(f"env.name must be a world with a {kind}, one of {', '.join(sorted(known))}; got {name!r}")
 
 
-def player_class(world: str, name: str) -> type:
+def player_class(world: str, name: str) -> "type[BoardPlayer]":
     """A scripted player of a world.
 
     Args:
-        world: the stem of a batched world, or the id of one of PettingZoo's.
+        world: the stem of a batched world, or the id of a PettingZoo world.
         name: of the player.
 
     Raises:
-        ValueError: for a world without scripted players, or for one that has none of that name.
+        ValueError: if the world has no scripted players, or none of that name.
     """
     if world not in PLAYERS:
         raise ValueError(f"{world!r} has no scripted players: {', '.join(sorted(PLAYERS))} have")
@@ -100,11 +105,11 @@ def player_class(world: str, name: str) -> type:
     return imported(PLAYERS[world][name])
 
 
-def default_config(name: str, **settings: Any) -> Any:
+def default_config(name: str, **settings: object) -> Any:
     """The config of a world: `settings`, and for the other fields the values of its package's conf/env/<name>.yaml.
 
     Raises:
-        ValueError: for an unknown world or a setting that it does not have.
+        ValueError: if there is no such world, or it has no such setting.
     """
     import yaml  # needed only where no framework has read the file already
 
@@ -116,18 +121,22 @@ def default_config(name: str, **settings: Any) -> Any:
     return config(**{key: value for key, value in values.items() if key in known})
 
 
-def make_world(config: Any, num_envs: int = 1) -> World:
-    """B = `num_envs` copies of the world that `config`, an instance of `config_class(config.name)`, describes.
+def make_world(config: WorldConfig, num_envs: int = 1) -> World:
+    """Makes B = `num_envs` copies of a world.
 
-    Of the world itself: its curriculum is the trainer's business.
+    The result is the world itself, whatever the curriculum says: the stages are made by who trains in them.
 
-    Where the config asks for `workers`, so many processes, this one included, share the copies out among them: at most
-    one process a copy. Close such a world when it has served.
+    If the config has `workers` above 1, that many processes, this one included, step the copies; at most one process a
+    copy. Close such a world after use.
+
+    Args:
+        config: an instance of `config_class(config.name)`.
+        num_envs: B.
     """
     config = world_itself(config)
     make, workers = partial(env_class(config.name), config), min(getattr(config, "workers", 0), num_envs)
     if workers <= 1:
         return make(num_envs)
-    from marl_tune.envs.workers import WorkerWorld  # only here, as few worlds need it
+    from marl_tune.envs.workers.world import WorkerWorld  # only here, as few worlds need it
 
     return WorkerWorld(make, num_envs, workers)

@@ -1,44 +1,43 @@
-"""A world whose state is arrays and generators, as that of most of ours: how it is seeded, saved and restored."""
+"""Base of worlds whose state is arrays and random generators: how they are seeded, saved and restored."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from marl_tune.envs.world import World, resolve_reset
+from marl_tune.envs.world import World, WorldState, resolve_reset
 
 
 class ArrayWorld(World):
-    """Base of a world that keeps all that changes in arrays and in one generator per copy."""
+    """Base of a world whose whole state is arrays and one random generator per copy."""
 
-    _rngs: list[np.random.Generator]  # of each copy
+    _rngs: list[np.random.Generator]  # one per copy
 
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that change in the course of an episode and do not follow from others, by name."""
+        """The arrays that change during an episode and do not follow from others, by name."""
 
     def _restarted(
         self, seeds: Sequence[int | None] | None, copies: np.ndarray | None
     ) -> Iterator[tuple[int, np.random.Generator]]:
-        """The copies that `World.reset` is asked to reset, each with its generator, which its seed has begun anew."""
+        """The copies that `World.reset` resets, each with its generator. A copy with a seed gets a new generator."""
         for copy, seed in resolve_reset(self.num_envs, seeds, copies):
             if seed is not None:
                 self._rngs[copy] = np.random.default_rng(seed)
             yield copy, self._rngs[copy]
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> WorldState:
         """See `World.get_state`."""
         return {
             "arrays": {name: array.copy() for name, array in self._arrays().items()},
             "generators": [generator.bit_generator.state for generator in self._rngs],
         }
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: WorldState) -> None:
         """See `World.set_state`.
 
         Raises:
-            ValueError: for the state of a world of another size; no array has been changed then.
+            ValueError: for the state of a world of another size. No array is changed then.
         """
         arrays = self._arrays()
         for name, array in state["arrays"].items():

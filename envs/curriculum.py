@@ -1,36 +1,38 @@
-"""A curriculum: easier versions of a world that agents are trained in before the world itself.
+"""A curriculum: easier versions of a world, in which agents are trained before the world itself.
 
-Here it is only said what the stages are; who trains in them, and when one is left, is the trainer's business.
+This file defines the settings only. `marl_tune.trial.curriculum` changes the stages during training.
 """
 
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
-NEVER_STAGED = ("name", "curriculum", "workers")  # settings that no stage changes: the option, and a trial's processes
+Settings = TypeVar("Settings")  # the config dataclass of a world
+NEVER_STAGED = ("name", "curriculum", "workers")  # settings that no stage may change
 
 
 @dataclass
 class CurriculumConfig:
-    """Which stages come before the world as it is configured, and when one is left for the next.
+    """The stages that come before the world itself, and when the next stage begins.
 
-    The idea: Bengio et al. 2009, https://doi.org/10.1145/1553374.1553380; by the number of agents, as here, Wang et
-    al. 2020, https://arxiv.org/abs/1909.02790. What is null as shipped has its defaults here.
+    Curriculum learning: Bengio et al. 2009, https://doi.org/10.1145/1553374.1553380. With a growing number of agents:
+    Wang et al. 2020, https://arxiv.org/abs/1909.02790. `conf/env/` has `curriculum: null`; so the defaults of some
+    fields are here.
     """
 
     stages: list[dict[str, Any]]
-    # what each stage changes of the world's own settings, the easiest stage first; the world itself follows the last
+    # settings that each stage changes, the easiest stage first; after the last one comes the world itself
     threshold: float | list[float] = field(metadata={"live": True})
-    # mean of `metric` from which on a stage is left for the next: one for all stages, or one for each
+    # the next stage begins when the mean of `metric` reaches this: one number for all stages, or one for each
     episodes: int = field(metadata={"live": True})
-    # newest finished episodes of the present stage that the mean is taken of, >= 1; with fewer, or while a copy of the
-    # world has not ended its first episode in the stage, no stage is left
+    # the mean is over so many latest episodes of the present stage, >= 1. The stage does not change before there are so
+    # many, and before each copy has finished one episode in it
     metric: str = "return_mean_agent"
-    # number of an iteration's result, as progress.csv names it, of which more is better
+    # name of a metric, as in progress.csv; a higher value must be better
     fall_back: float | None = field(default=None, metadata={"live": True})
-    # mean below which the stage before is entered again, below every threshold; null: never
+    # below this mean the previous stage begins again; must be below every threshold; null: never
 
     def __post_init__(self) -> None:
         self._check_stages()
@@ -66,28 +68,28 @@ class CurriculumConfig:
 
 @dataclass
 class WorldConfig:
-    """What the settings of every world hold besides its own."""
+    """Base of the settings of every world."""
 
     name: str
-    # stem of the world
+    # name of the world in the registry
     curriculum: CurriculumConfig | None = field(default=None, kw_only=True, metadata={"structural": True})
-    # stages that come before this world in training; null, as in runs saved before there were any: none
+    # stages that come before this world in training; null: none
 
 
-def curriculum_of(config: Any) -> CurriculumConfig | None:
-    """The curriculum of a world's settings, None where it has none."""
+def curriculum_of(config: object) -> CurriculumConfig | None:
+    """The curriculum in a world's settings, or None."""
     return getattr(config, "curriculum", None)
 
 
-def world_itself(config: Any) -> Any:
-    """A world's settings without its curriculum: all that a simulation is given."""
-    return config if curriculum_of(config) is None else replace(config, curriculum=None)
+def world_itself(config: Settings) -> Settings:
+    """A world's settings without its curriculum. A simulation gets these."""
+    return config if curriculum_of(config) is None else replace(config, curriculum=None)  # type: ignore[type-var]
 
 
-def merged(own: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`own` settings with `changes` over them; mappings (kwargs, preprocess) are merged key by key."""
+def merged(own: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+    """The settings `own` with `changes` applied. Mappings (kwargs, preprocess) are merged key by key."""
     result = dict(own)
     for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(own.get(key), Mapping)
-        result[key] = merged(own[key], value) if both else value
+        before = own.get(key)
+        result[key] = merged(before, value) if isinstance(value, Mapping) and isinstance(before, Mapping) else value
     return result

@@ -1,12 +1,12 @@
-"""What the pictures of our worlds are made of: heat maps of grids, and discs with smooth edges."""
+"""Drawing functions of our worlds: heat maps of grids, and discs with smooth edges, with NumPy only."""
 
 import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-LINES_FROM = 8  # pixels per cell: smaller cells have no lines between them
-GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # between neighbours in the seeds of a sunflower
+LINES_FROM = 8  # pixels per cell; there are no lines between smaller cells
+GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # radians; places discs as evenly as the seeds of a sunflower
 MARGIN = 10  # pixels around a framed field
 BAR = 8  # pixels, height of the bar below it
 BACKGROUND = (13, 15, 24)
@@ -18,8 +18,8 @@ def heat_map(levels: np.ndarray, scale: int, colours: np.ndarray, line: float) -
     Args:
         levels: (width, height), clipped to [0, 1].
         scale: pixels per cell.
-        colours: (K, 3), those of the levels 0 to 1 at equal distances.
-        line: what the colours are multiplied by at the left and upper edge of a cell, in [0, 1].
+        colours: (K, 3) colours of the levels from 0 to 1, at equal distances.
+        line: factor on the colours at the left and the upper edge of a cell, in [0, 1].
 
     Returns:
         (height * scale, width * scale, 3) on the scale of the colours.
@@ -34,7 +34,7 @@ def heat_map(levels: np.ndarray, scale: int, colours: np.ndarray, line: float) -
 
 
 def framed(field: np.ndarray) -> np.ndarray:
-    """A canvas with a field (height, width, 3) in it, a margin around, and room for a bar below."""
+    """A canvas that holds a field (height, width, 3), a margin around it, and space for a bar below it."""
     height, width = field.shape[:2]
     canvas = np.empty((height + 3 * MARGIN + BAR, width + 2 * MARGIN, 3), np.float32)
     canvas[:] = BACKGROUND
@@ -43,21 +43,21 @@ def framed(field: np.ndarray) -> np.ndarray:
 
 
 def draw_bar(canvas: np.ndarray, share: float, full: Sequence[float], empty: Sequence[float]) -> None:
-    """Draws a bar below the field of a `framed` canvas, in place, of which a share in [0, 1] is full."""
+    """Draws a bar below the field of a `framed` canvas, in place. A share in [0, 1] of the bar is full."""
     bar, width = canvas[-MARGIN - BAR : -MARGIN], canvas.shape[1] - 2 * MARGIN
     bar[:, MARGIN : MARGIN + width] = empty
     bar[:, MARGIN : MARGIN + round(width * share)] = full
 
 
 def crowds(cells: np.ndarray) -> Iterator[np.ndarray]:
-    """Of agents on cells (N, axes): the places of those that share one, cell by cell."""
+    """For each cell with several agents, the numbers of these agents. `cells` are those of all agents, (N, axes)."""
     _, cell, sharing = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
     for shared in np.flatnonzero(sharing > 1):
         yield np.flatnonzero(cell.ravel() == shared)
 
 
 def blend_disc(canvas: np.ndarray, centre: Sequence[float], radius: float, colour: Sequence[float]) -> None:
-    """Blends a filled disc into a picture, in place; what lies outside of it is left out.
+    """Blends a filled disc into a picture, in place. Parts outside of the picture are not drawn.
 
     Args:
         canvas: (height, width, 3) floats.
@@ -76,6 +76,6 @@ def blend_disc(canvas: np.ndarray, centre: Sequence[float], radius: float, colou
 
 
 def _pixels(centre: float, radius: float, size: int) -> tuple[int, int]:
-    """The first pixel that a disc may touch along one axis, and the one after the last."""
+    """The range of pixels that a disc may touch along one axis: the first one, and the one after the last."""
     first, end = int(np.floor(centre - radius)) - 1, int(np.ceil(centre + radius)) + 2
     return min(max(first, 0), size), min(max(end, 0), size)

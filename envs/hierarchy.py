@@ -1,4 +1,4 @@
-"""A world with managers: every k steps they set goals, which the agents of the wrapped world then see."""
+"""A world with managers: every k steps they set goals, which the agents of the wrapped world observe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,10 +7,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, Observations
 from marl_tune.envs.groups import checked_actions
 from marl_tune.envs.trees import on_host, tree_map
-from marl_tune.envs.world import STAYS, TERMINATED, TRUNCATED, Step, World, agents_per_step
+from marl_tune.envs.world import STAYS, TERMINATED, TRUNCATED, Step, World, WorldState, agents_per_step
 
 MANAGER = "manager"  # id and group of the team's manager; `manager_of_<agent>` and `managers_of_<group>` of the others
 FEATURES = "observation"  # the part of a Dict observation that a goal is added to
@@ -18,14 +18,15 @@ FEATURES = "observation"  # the part of a Dict observation that a goal is added 
 
 @dataclass(frozen=True)
 class Goals:
-    """What a manager can tell an agent: one of n goals, or a vector in [-1, 1]^d. Exactly one of the two is set."""
+    """The goals that a manager can set: one of n, or a vector in [-1, 1]^d. Exactly one of `n` and `dim` is set."""
 
     n: int | None
     dim: int | None
 
     @property
     def width(self) -> int:
-        """Entries that a goal takes in an observation: one-hot, or the vector; all 0 before the first one."""
+        """Number of entries of a goal in an observation: a one-hot code, or the vector. They are 0 before the first
+        goal."""
         return self.dim if self.n is None else self.n  # type: ignore[return-value]
 
     @property
@@ -34,17 +35,17 @@ class Goals:
         return -1.0 if self.n is None else 0.0
 
     def space(self, agents: int | None = None) -> gym.Space:
-        """What sets the goal of one agent (None), or the goals of several at once."""
+        """Action space of a manager that sets the goal of one agent (None), or of several agents at once."""
         count = 1 if agents is None else agents
         if self.n is None:
             return gym.spaces.Box(-1.0, 1.0, (count * self.width,), np.float32)
         return gym.spaces.Discrete(self.n) if agents is None else gym.spaces.MultiDiscrete([self.n] * count)
 
     def encode(self, actions: np.ndarray) -> np.ndarray:
-        """Discrete goals (...) or vectors (..., d) as they are seen: (..., width) float32.
+        """Goals as agents observe them: discrete goals (...) or vectors (..., d) -> (..., width) float32.
 
         Raises:
-            ValueError: for a goal that is not in 0..n-1. A vector is cut to the bounds.
+            ValueError: for a goal that is not in 0..n-1. A vector is clipped to the bounds.
         """
         if self.n is None:
             return np.clip(actions, -1.0, 1.0).astype(np.float32)
@@ -54,48 +55,56 @@ class Goals:
 
 
 class Hierarchy(World):
-    """A world whose agents, the workers, are told by managers what to aim at, as in feudal learning (Dayan and Hinton
-    1993, https://papers.nips.cc/paper/714-feudal-reinforcement-learning; Vezhnevets et al. 2017,
+    """A world whose agents, the workers, get goals from managers, as in feudal learning (Dayan and Hinton 1993,
+    https://papers.nips.cc/paper/714-feudal-reinforcement-learning; Vezhnevets et al. 2017,
     https://arxiv.org/abs/1703.01161).
 
     Description:
-        In a worker's steps 0, k, 2k, ... of an episode its manager acts *together with it*: both see the same state. A
-        goal that is set in step t is in force, and in the worker's observation, in its steps t + 1 to t + k; in step 0
-        there is none. So a world whose copies step in one call needs to hold none of them still, its steps, the lengths
-        of its episodes and what a discount factor means to a worker are those of the wrapped world, and a manager's
-        step is one decision, k steps of its worker. The papers let a worker act on a new goal in the very step in which
-        it is set; here it does one step later.
+        In a worker's steps 0, k, 2k, ... of an episode its manager acts *together with it*: both observe the same
+        state. A goal that is set in step t is valid, and part of the worker's observation, in the steps t + 1 to t + k.
+        In step 0 there is no goal. So no copy has to wait while its manager acts: all copies step in one call. Steps,
+        lengths of episodes and the meaning of a worker's discount factor are those of the wrapped world. A manager's
+        step is one decision, k steps of its worker. In the papers a worker acts on a new goal in the same step; here it
+        does so one step later.
 
     Actions:
-        Of workers: the wrapped world's. Of the manager of an agent: Discrete(n), or a Box of d numbers in [-1, 1]. Of
-        the team's manager: a goal for each worker, group by group: MultiDiscrete([n] * N), or a Box of N d numbers.
+        | agent | actions |
+        |---|---|
+        | worker | those of the wrapped world |
+        | manager of an agent | Discrete(n), or a Box of d numbers in [-1, 1] |
+        | manager of the team | a goal for each worker, group by group: MultiDiscrete([n] * N), or a Box of N d numbers
+        |
 
     Observations:
-        Of workers: the wrapped world's, and behind it the goal in force: to a vector n entries, one-hot (all 0 in step
-        0), or d; to a picture (height, width, channels) as many constant channels. In a Dict, to the part
-        `observation`. The manager of an agent sees what its agent sees, without an action mask; the team's manager sees
-        what all workers see, one after the other.
+        A worker observes what the wrapped world shows, followed by its present goal: n entries of a one-hot code (all 0
+        in step 0), or the d entries of a vector. To a picture (height, width, channels) the goal is added as n or d
+        constant channels. In a Dict it is added to the part `observation`. The manager of an agent observes what its
+        agent observes, without the action mask. The manager of the team observes what all workers observe, one after
+        the other.
 
     Rewards:
-        Of workers: the wrapped world's. Of the manager of an agent: that agent's; of the team's: the mean over all
-        workers, in each step. So what a manager earns between two decisions is an undiscounted sum. Managers do not
-        count in returns (`AgentGroup.counted`).
+        A worker gets the reward of the wrapped world, and its manager gets the same. The manager of the team gets the
+        mean over all workers, in each step. So the reward of a manager's decision is an undiscounted sum over k steps.
+        Rewards of managers are not part of reported returns (`AgentGroup.counted`).
 
     Start, End:
-        The wrapped world's. A manager ends with its agent, the team's with the copy. Where agents take turns, die or
-        join, k counts the agent's own steps, and only managers of single agents are possible: nobody sees what all see.
+        Those of the wrapped world. A manager ends with its agent, the manager of the team with the copy. If agents take
+        turns, die or join, k counts the agent's own steps, and the team cannot have a manager, because no step has the
+        observations of all agents.
 
     Metrics:
-        The wrapped world's.
+        Those of the wrapped world.
 
     Arguments:
-        world: what is wrapped; closed with this one.
+        world: the wrapped world. `close` closes it, too.
         interval: k, at least 1.
-        goals: what can be told.
-        of_team: one manager for all agents, instead of one for each.
+        goals: the goals that managers can set.
+        of_team: true: one manager for all agents; false: one for each agent.
 
     Raises:
-        ValueError: if an observation has no place for a goal, ids clash, or the team's manager cannot see all workers.
+        ValueError: if a goal cannot be added to an observation, two ids are equal, or the manager of the team would not
+        see
+            all workers.
     """
 
     def __init__(self, world: World, interval: int, goals: Goals, of_team: bool):
@@ -123,22 +132,22 @@ class Hierarchy(World):
         self.acting = self._by_group(acts, acts & (self._acted % self.interval == 0))
 
     def _by_group(self, of_workers: np.ndarray, of_managers: np.ndarray) -> dict[str, np.ndarray]:
-        """(B, workers) of the workers, and of their managers, of which the team's one has the first column ->
-        group -> (B, N)."""
+        """Splits columns by group: values of workers and of managers, (B, workers) each -> group -> (B, N). The manager
+        of the team has the first column."""
         split = {name: of_workers[:, columns].copy() for name, columns in self._columns.items()}
         for group, columns in zip(self._managers, self._columns.values(), strict=False):
             split[group.name] = of_managers[:, :1].copy() if self.of_team else of_managers[:, columns].copy()
         return split
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
-        """See `World.reset`. The goals in force are dropped."""
+        """See `World.reset`. The copies that are reset have no goals."""
         seen = self.world.reset(seeds, copies)
         chosen = slice(None) if copies is None else copies
         self._in_force[chosen], self._acted[chosen], self._going_on[chosen] = 0.0, 0, True
         self._note_who_acts()
         return self._observations(seen)
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """See `World.step`. Raises ValueError for goals of the wrong shape or outside their space."""
         assert self.acting is not None
         self._set_goals(actions, self.acting)
@@ -165,8 +174,8 @@ class Hierarchy(World):
         """Group -> (B, N) -> (B, workers)."""
         return np.concatenate([by_group[group.name] for group in self._workers], axis=1)
 
-    def _set_goals(self, actions: dict[str, np.ndarray], acting: dict[str, np.ndarray]) -> None:
-        """What those managers say that act is in force from here on."""
+    def _set_goals(self, actions: Actions, acting: dict[str, np.ndarray]) -> None:
+        """Sets the goals of the managers that act."""
         for group, columns in zip(self._managers, self._columns.values(), strict=False):
             acts = acting[group.name]
             goals = self.goals.encode(checked_actions(group, actions[group.name], self.num_envs)[acts])
@@ -176,7 +185,7 @@ class Hierarchy(World):
                 self._in_force[:, columns][acts] = goals
 
     def _observations(self, seen: Observations) -> Observations:
-        """What the wrapped world shows, with the goals in force, and what managers see of it."""
+        """The observations of the wrapped world with the present goals, and the observations of managers."""
         observations: Observations = {}
         for group in self._workers:
             observed = tree_map(on_host, seen[group.name])
@@ -200,11 +209,11 @@ class Hierarchy(World):
         return self.world.render(copy)
 
     def mean_acting(self) -> float:
-        """See `World.mean_acting`: all workers that act, and every k-th time their managers."""
+        """See `World.mean_acting`: the workers that act, and in every k-th step their managers."""
         workers = agents_per_step(self.world)
         return workers + (1 if self.of_team else workers) / self.interval
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> WorldState:
         """See `World.get_state`."""
         return {
             "world": self.world.get_state(),
@@ -213,7 +222,7 @@ class Hierarchy(World):
             "going_on": self._going_on.copy(),
         }
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: WorldState) -> None:
         """See `World.set_state`. Raises ValueError for the state of a world with other goals."""
         self._in_force[...], self._acted[...] = state["in_force"], state["acted"]
         self._going_on = state["going_on"].copy()
@@ -245,7 +254,7 @@ def _worker_group(group: AgentGroup, goals: Goals) -> AgentGroup:
 
 
 def _managers(workers: Sequence[AgentGroup], goals: Goals) -> tuple[AgentGroup, ...]:
-    """For each group of workers one of managers, who see what they see."""
+    """For each group of workers a group of managers, which observe what the workers observe."""
     return tuple(
         replace(
             group,
@@ -260,7 +269,7 @@ def _managers(workers: Sequence[AgentGroup], goals: Goals) -> tuple[AgentGroup, 
 
 
 def _team_manager(world: World, workers: Sequence[AgentGroup], goals: Goals) -> AgentGroup:
-    """The group that the manager of all workers is."""
+    """The group of the one manager of all workers."""
     if world.acting is not None:
         raise ValueError(
             "manager must be agent in a world whose agents take turns, die or join, got 'team': nobody there sees what "
@@ -286,10 +295,10 @@ def _check_ids(groups: Sequence[AgentGroup]) -> None:
 
 
 def _features_of(observed: Any) -> Any:
-    """Of a space or of an array: what a goal is added to; None where a Dict has no such part."""
+    """The part of a space or of an observation to which a goal is added; None if a Dict has no such part."""
     return observed.get(FEATURES) if isinstance(observed, dict | gym.spaces.Dict) else observed
 
 
-def _level(dtype: Any) -> int:
-    """What a goal's 1 is among these numbers: the modules divide the bytes of a picture by 255."""
+def _level(dtype: np.typing.DTypeLike) -> int:
+    """The number that stands for a goal's 1: 255 in a picture of bytes, which the modules divide by 255."""
     return 255 if dtype == np.uint8 else 1

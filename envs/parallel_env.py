@@ -1,23 +1,45 @@
-"""Any world as a PettingZoo `ParallelEnv`, for use outside this framework. The only file here that needs pettingzoo
-(and PyYAML)."""
+"""A world as a PettingZoo `ParallelEnv`, for use outside this framework: `WorldParallelEnv` wraps one copy of any
+world.
+
+    from marl_tune import envs
+    from marl_tune.envs.parallel_env import WorldParallelEnv
+
+    env = WorldParallelEnv(envs.make_world(envs.default_config("signal", n_agents=4)), name="signal")
+    observations, infos = env.reset(seed=0)
+
+Each world that is written here passes PettingZoo's own tests behind this wrapper (`parallel_api_test`,
+`parallel_seed_test`): `tests/envs/test_parallel_env.py` runs them. The exceptions are the two board games, in which one
+player acts at a time, so that a user would want PettingZoo's turn-based API: PettingZoo has both games itself.
+"""
 
 import copy
-from typing import Any
+from collections.abc import Mapping
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 from pettingzoo import ParallelEnv
 
 from marl_tune.envs.agent_group import AgentGroup
+from marl_tune.envs.trees import Arrays, tree_map
 from marl_tune.envs.world import STAYS, TERMINATED, TRUNCATED, World
+
+Observation: TypeAlias = np.ndarray | dict[str, np.ndarray]  # of one agent
+AgentActions: TypeAlias = Mapping[str, int | np.ndarray]  # agent -> action
+Info: TypeAlias = dict[str, float]  # name of a metric -> value
+Reset: TypeAlias = tuple[dict[str, Observation], dict[str, Info]]
+Transition: TypeAlias = tuple[
+    dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Info]
+]  # observations, rewards, terminations, truncations, infos
 
 
 class WorldParallelEnv(ParallelEnv):
     """One copy of a world behind PettingZoo's parallel API.
 
-    All agents of all groups act at every step and end together; in a world where they take turns, die or join
-    (`World.acting`), `agents` are those that act next, and a step also tells of those that have ended with it and of
-    rewards that came to others. The infos of the last step hold the metrics of the episode.
+    In most worlds all agents of all groups act in every step and end together. In a world where they take turns, die or
+    join (`World.acting`), `agents` are those that act next. A step then also returns the results of agents that have
+    ended with it, and rewards of agents that did not act. The infos of an episode's last step hold its metrics.
 
     Args:
         world: a world with `num_envs` 1.
@@ -35,7 +57,8 @@ class WorldParallelEnv(ParallelEnv):
         self.world = world
         self.possible_agents = [agent for group in world.groups for agent in group.agents]
         self.agents: list[str] = []
-        # Agents of a group share a space object; here each has its own, so that seeding one does not reseed the others.
+        # The agents of a group share a space object. Here each gets its own, so that seeding one does not reseed
+        # others.
         self.observation_spaces, self.action_spaces = (
             {agent: copy.deepcopy(getattr(group, kind)) for group in world.groups for agent in group.agents}
             for kind in ("observation_space", "action_space")
@@ -49,18 +72,24 @@ class WorldParallelEnv(ParallelEnv):
         """The space of one agent's actions; the same object at every call."""
         return self.action_spaces[agent]
 
-    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
-        """Starts an episode; without a seed the world's generator goes on. `options` are ignored. Returns observations
-        and infos."""
+    def reset(self, seed: int | None = None, options: dict[str, object] | None = None) -> Reset:
+        """Starts an episode. Without a seed, the world goes on with its generator. `options` are ignored.
+
+        Returns:
+            Observations and infos, each by agent.
+        """
         observations = self._by_agent(self.world.reset(None if seed is None else [seed]))
         self.agents = self._acting()
         return {agent: observations[agent] for agent in self.agents}, {agent: {} for agent in self.agents}
 
-    def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
-        """One step of all agents: observations, rewards, terminations, truncations and infos, each by agent.
+    def step(self, actions: AgentActions) -> Transition:
+        """One step of all agents.
+
+        Returns:
+            Observations, rewards, terminations, truncations and infos, each by agent.
 
         Raises:
-            ValueError: if not exactly the live agents act; after the end of an episode no agent is alive.
+            ValueError: if `actions` are not of exactly the agents in `agents`; it is empty after the end of an episode.
         """
         if set(actions) != set(self.agents):
             raise ValueError(f"exactly the {len(self.agents)} live agents must act, got actions of {sorted(actions)}")
@@ -68,7 +97,8 @@ class WorldParallelEnv(ParallelEnv):
             return {}, {}, {}, {}, {}
         step = self.world.step({group.name: self._actions(group, actions) for group in self.world.groups})
         terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
-        done, info = terminated or truncated, {}
+        done = terminated or truncated
+        info: Info = {}
         if done:
             info = {name: float(value[0]) for name, value in self.world.episode_metrics(np.array([0])).items()}
         if step.left is None:
@@ -96,8 +126,8 @@ class WorldParallelEnv(ParallelEnv):
         acts = self._by_agent(self.world.acting)
         return [agent for agent in self.possible_agents if acts[agent]]
 
-    def _actions(self, group: AgentGroup, actions: dict[str, Any]) -> np.ndarray:
-        """(1, N, ...), zeros for those that do not act."""
+    def _actions(self, group: AgentGroup, actions: AgentActions) -> np.ndarray:
+        """The actions of a group, (1, N, ...); zeros for agents that do not act."""
         space = group.action_space
         rows = np.zeros((1, len(group.agents), *(space.shape or ())), space.dtype)
         for column, agent in enumerate(group.agents):
@@ -106,20 +136,17 @@ class WorldParallelEnv(ParallelEnv):
         return rows
 
     def render(self) -> np.ndarray:
-        """An RGB picture, `(height, width, 3)` uint8."""
+        """See `World.render`."""
         return self.world.render(0)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Does nothing: the world is closed by whoever made it."""
 
-    def _by_agent(self, grouped: dict[str, Any]) -> dict[str, Any]:
+    def _by_agent(self, grouped: Mapping[str, Arrays]) -> dict[str, Any]:
         """Arrays (1, N, ...) by group -> arrays (...) by agent."""
         result: dict[str, Any] = {}
         for group in self.world.groups:
             values = grouped[group.name]
             for index, agent in enumerate(group.agents):
-                if isinstance(values, dict):
-                    result[agent] = {key: array[0, index] for key, array in values.items()}
-                else:
-                    result[agent] = values[0, index]
+                result[agent] = tree_map(itemgetter((0, index)), values)
         return result

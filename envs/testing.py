@@ -1,6 +1,7 @@
-"""The contract of a world as checks that anyone can run on one: `check_world(lambda copies: MyWorld(config, copies))`.
+"""The contract of worlds, as checks that you can run on your own: `check_world(lambda copies: MyWorld(config,
+copies))`.
 
-Give it a world whose episodes are short (a small `max_steps`), so that the play reaches the ends of some.
+Use short episodes (a small `max_steps`), so that some of them end during the checks.
 """
 
 import pickle
@@ -10,12 +11,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import Observations
+from marl_tune.envs.agent_group import Actions, Observations
+from marl_tune.envs.trees import Array, Tree, tree_map
 from marl_tune.envs.world import STAYS, StateUnavailable, Step, World
 
 MakeWorld = Callable[[int], World]  # num_envs -> world
+Record = dict[str, Any]  # what went into a step and came out of it, by name; each array has B as its first axis
 COPIES = 3
-FRAME_STEPS = 3  # pictures are slow: only so many steps are drawn
+FRAME_STEPS = 3  # number of steps that are drawn; more would be slow
 
 
 class ContractError(AssertionError):
@@ -27,11 +30,11 @@ def check_world(make: MakeWorld, steps: int = 120, seed: int = 0) -> None:
 
     Args:
         make: num_envs -> a new world.
-        steps: steps of each play; should be enough for an episode to end.
+        steps: number of steps of each play; at least one episode must end within them.
         seed: of the worlds and of the actions.
 
     Raises:
-        ContractError: at the first rule that does not hold.
+        ContractError: for the first rule that is broken.
     """
     world = make(COPIES)
     _check_groups(world, COPIES)
@@ -52,15 +55,16 @@ def check_world(make: MakeWorld, steps: int = 120, seed: int = 0) -> None:
     _check_render(make, records, seed)
 
 
-def sample_actions(world: World, observations: Observations, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Random legal actions: group -> `(B, N)` int64 or `(B, N, ...)`; an `action_mask` in the observation is obeyed."""
+def sample_actions(world: World, observations: Observations, rng: np.random.Generator) -> Actions:
+    """Random legal actions: group -> `(B, N)` int64 or `(B, N, ...)`. They respect an `action_mask` in the
+    observation."""
     actions = {}
     for group in world.groups:
         shape, space = (world.num_envs, len(group.agents)), group.action_space
         observed = observations[group.name]
         if isinstance(observed, dict) and "action_mask" in observed:
-            noise = rng.random(observed["action_mask"].shape)
-            actions[group.name] = np.where(observed["action_mask"] > 0, noise, -1.0).argmax(axis=-1)
+            mask = np.asarray(observed["action_mask"])
+            actions[group.name] = np.where(mask > 0, rng.random(mask.shape), -1.0).argmax(axis=-1)
         elif isinstance(space, gym.spaces.Discrete):
             actions[group.name] = rng.integers(space.start, space.start + space.n, size=shape)
         elif isinstance(space, gym.spaces.MultiDiscrete):
@@ -73,22 +77,22 @@ def sample_actions(world: World, observations: Observations, rng: np.random.Gene
     return actions
 
 
-def play(world: World, steps: int, seed: int, actions: list[dict[str, np.ndarray]] | None = None) -> list[dict]:
-    """Plays a world, checking every array, and resets the copies that are done.
+def play(world: World, steps: int, seed: int, actions: list[Actions] | None = None) -> list[Record]:
+    """Plays a world, checks every array, and resets copies that are done.
 
     Args:
         world: the world; copy i is seeded with `seed + i`.
         steps: number of steps.
         seed: also that of the random actions.
-        actions: what to do at each step instead of random actions.
+        actions: the actions of each step; None: random ones.
 
     Returns:
-        Per step a dict of deep copies of what went in and came out, each array with B as its first axis.
+        One record per step: copies of its inputs and outputs, in which each array has B as its first axis.
     """
     rng = np.random.default_rng(seed)
     observations = world.reset([seed + copy for copy in range(world.num_envs)])
     _check_observations(world, observations, world.acting)
-    records, turns = [], _Turns(world)
+    records, turns = [], _TurnChecks(world)
     for index in range(steps):
         chosen = sample_actions(world, observations, rng) if actions is None else actions[index]
         state = _checked_state(world, observations)
@@ -110,15 +114,15 @@ def play(world: World, steps: int, seed: int, actions: list[dict[str, np.ndarray
     return records
 
 
-def _results(world: World, step: Step) -> dict[str, Any]:
-    """What came out of a step, and who acts next where agents take turns."""
+def _results(world: World, step: Step) -> Record:
+    """The results of a step and, in a world where agents take turns, which agents act next."""
     if step.left is None:
         return {name: value for name, value in vars(step).items() if name != "left"}
     return vars(step) | {"acting": world.acting}
 
 
-class _Turns:
-    """Checks who acts and who has left over the episodes of a world; says nothing where all act in all steps."""
+class _TurnChecks:
+    """Checks `World.acting` and `Step.left` over the episodes of a world. Without effect if both are None."""
 
     def __init__(self, world: World):
         self.world = world
@@ -127,7 +131,7 @@ class _Turns:
             self.begin(np.arange(world.num_envs))
 
     def begin(self, copies: np.ndarray) -> None:
-        """New episodes in some copies."""
+        """Notes that new episodes begin in some copies."""
         if self.world.acting is None:
             return
         for gone in self.gone.values():
@@ -138,7 +142,7 @@ class _Turns:
         return np.any([acting.any(axis=1) for acting in (self.world.acting or {}).values()], axis=0)
 
     def counting(self, step: Step) -> dict[str, np.ndarray] | None:
-        """Whose observations count after a step: those of the agents that act next, or have ended with it."""
+        """Whose observations are valid after a step: of agents that act next, or whose episode ended with it."""
         if self.world.acting is None or step.left is None:
             return None
         return {name: acting | (step.left[name] != STAYS) for name, acting in self.world.acting.items()}
@@ -163,7 +167,7 @@ class _Turns:
         _require((self._somebody_acts() | done).all(), "nobody acts in a copy that is not done")
 
 
-def _require(holds: Any, rule: str) -> None:
+def _require(holds: object, rule: str) -> None:
     if not holds:
         raise ContractError(rule)
 
@@ -191,12 +195,13 @@ def _check_groups(world: World, copies: int) -> None:
         _require(np.allclose(lengths, 1.0), f"{group.name} has directions that are not unit vectors")
 
 
-def _leaves(space: gym.Space, values: Any, path: str) -> Iterator[tuple[str, gym.Space, Any]]:
-    """(path, space, array) of an observation, key by key where the space is a Dict."""
+def _leaves(space: gym.Space, values: object, path: str) -> Iterator[tuple[str, gym.Space, Any]]:
+    """(path, space, array) of an observation; of each key, if the space is a Dict."""
     if not isinstance(space, gym.spaces.Dict):
         yield path, space, values
         return
-    _require(isinstance(values, dict) and set(values) == set(space.keys()), f"{path} must have the keys of its Dict")
+    if not isinstance(values, dict) or set(values) != set(space.keys()):
+        raise ContractError(f"{path} must have the keys of its Dict")
     for key, part in space.items():
         yield from _leaves(part, values[key], f"{path}.{key}")
 
@@ -227,7 +232,7 @@ def _check_step(world: World, step: Step) -> None:
     _require(not (step.terminated & step.truncated).any(), "a copy is both terminated and truncated")
 
 
-def _checked_state(world: World, observations: Observations) -> np.ndarray:
+def _checked_state(world: World, observations: Observations) -> Array:
     state, space = world.state(observations), world.state_space
     shape = (world.num_envs, *space.shape)
     _require(state.shape == shape, f"state has the shape {state.shape}, must be {shape}")
@@ -247,31 +252,29 @@ def _checked_metrics(world: World) -> dict[str, np.ndarray]:
     return metrics
 
 
-def _check_ends(records: list[dict]) -> None:
+def _check_ends(records: list[Record]) -> None:
     ended = np.sum([r["step"]["terminated"] | r["step"]["truncated"] for r in records])
     _require(ended > 0, f"no episode ended in {len(records)} steps: check a world with shorter episodes")
     _require(len({frozenset(r["metrics"]) for r in records}) == 1, "the names of the metrics change")
 
 
-def _map(function: Callable[[np.ndarray], Any], tree: Any) -> Any:
-    return {k: _map(function, v) for k, v in tree.items()} if isinstance(tree, dict) else function(tree)
+def _of_copy(record: Tree, copy: int) -> Tree:
+    """The part of a record or of a tree of arrays that belongs to one copy."""
+    return tree_map(lambda array: array[copy : copy + 1], record)
 
 
-def _of_copy(record: dict, copy: int) -> dict:
-    return _map(lambda array: array[copy : copy + 1], record)
-
-
-def _actions_of(records: list[dict], copy: int) -> list[dict[str, np.ndarray]]:
+def _actions_of(records: list[Record], copy: int) -> list[Actions]:
     return [_of_copy(record["actions"], copy) for record in records]
 
 
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
+def _same(a: object, b: object) -> bool:
+    """Whether two trees of arrays are equal."""
+    if isinstance(a, dict) and isinstance(b, dict):
         return set(a) == set(b) and all(_same(a[key], b[key]) for key in a)
-    return np.array_equal(a, b)
+    return np.array_equal(a, b)  # type: ignore[arg-type]
 
 
-def _check_equal(a: list[dict], b: list[dict], rule: str) -> None:
+def _check_equal(a: list[Record], b: list[Record], rule: str) -> None:
     for index, (left, right) in enumerate(zip(a, b, strict=True)):
         for key in left:
             _require(_same(left[key], right[key]), f"{rule}: step {index}, {key}")
@@ -297,7 +300,7 @@ def _check_seed_per_copy(make: MakeWorld) -> None:
         _require(same, "the first observation of a copy does not depend on its seed alone")
 
 
-def _check_state(make: MakeWorld, records: list[dict], seed: int) -> None:
+def _check_state(make: MakeWorld, records: list[Record], seed: int) -> None:
     half = len(records) // 2
     world = make(COPIES)
     play(world, half, seed, [record["actions"] for record in records[:half]])
@@ -316,12 +319,12 @@ def _check_state(make: MakeWorld, records: list[dict], seed: int) -> None:
         _check_equal(expected, _go_on(target, actions), "after set_state the play differs")
 
 
-def _go_on(world: World, actions: list[dict[str, np.ndarray]]) -> list[dict]:
-    """Plays on without a reset at the start; copies that are done are reset."""
+def _go_on(world: World, actions: list[Actions]) -> list[Record]:
+    """Plays on without a reset at the start. Copies that are done are reset."""
     records = []
     for chosen in actions:
         step = world.step(chosen)
-        record = {"step": _results(world, step), "metrics": world.episode_metrics(np.arange(world.num_envs))}
+        record: Record = {"step": _results(world, step), "metrics": world.episode_metrics(np.arange(world.num_envs))}
         record["state"] = world.state(step.observations)
         records.append(pickle.loads(pickle.dumps(record)))
         done = np.flatnonzero(step.terminated | step.truncated)
@@ -330,7 +333,7 @@ def _go_on(world: World, actions: list[dict[str, np.ndarray]]) -> list[dict]:
     return records
 
 
-def _check_render(make: MakeWorld, records: list[dict], seed: int) -> None:
+def _check_render(make: MakeWorld, records: list[Record], seed: int) -> None:
     world, undrawn = make(COPIES), make(COPIES)
     for one in (world, undrawn):
         play(one, len(records) - FRAME_STEPS, seed, [record["actions"] for record in records])

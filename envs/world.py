@@ -1,150 +1,154 @@
-"""What a world is: B copies of one multi-agent simulation that step at once, with arrays per agent group.
+"""The interface of a world: B copies of one multi-agent simulation that step at once, with arrays per agent group.
 
-A *copy* is one independent instance of the simulation. Agents with the same spaces and role form a *group*; every array
-of a group has the shape `(B, N, ...)` for B copies and N agents. B is `num_envs` throughout.
+A *copy* is one independent instance of the simulation. Agents with the same spaces and the same role form a *group*.
+Every array of a group has the shape `(B, N, ...)` for B copies and N agents. In code, B is `num_envs`.
+
+To use a world in another framework, wrap it as a PettingZoo `ParallelEnv`: see `marl_tune.envs.parallel_env`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, Observations
+from marl_tune.envs.curriculum import WorldConfig
 from marl_tune.envs.joint_observation import joint_observation, joint_space
+from marl_tune.envs.trees import Array
 
 STAYS, TERMINATED, TRUNCATED = range(3)  # values of `Step.left`
+WorldState: TypeAlias = dict[str, Any]  # what `World.get_state` returns: picklable, in a form of each world's own
 
 
 class StateUnavailable(RuntimeError):
-    """The state of a simulation cannot be taken out of it, e.g. because a library in C holds it; says of which."""
-
-    # unit vector of each direction, in the order of `indices`
-
-    # whether its rewards are part of the returns that are reported; false for agents that a wrapper adds to a world
+    """The state of a simulation cannot be saved, for example because a library in C holds it. The text says why."""
 
 
 @dataclass
 class Step:
-    """Result of one `World.step`, which resets nothing: the observations are of the state that the actions led to."""
+    """The result of one `World.step`. The observations are of the state after the step; no copy has been reset."""
 
     observations: Observations
     # group -> (B, N, ...)
     rewards: dict[str, np.ndarray]
     # group -> (B, N) float32
     terminated: np.ndarray
-    # (B,) bool: the task of this copy has ended
+    # (B,) bool: the episode of this copy has ended by the rules of the task
     truncated: np.ndarray
-    # (B,) bool: this copy was cut off, e.g. by a time limit; never true where `terminated` is
+    # (B,) bool: the episode of this copy was cut off, for example by a time limit; never true where `terminated` is
     left: dict[str, np.ndarray] | None = None
-    # group -> (B, N) int8: STAYS, or TERMINATED or TRUNCATED for an agent whose own episode ended with this step, which
-    # is every one that is left when the copy is done; None in a world where all agents act in all steps
+    # group -> (B, N) int8: TERMINATED or TRUNCATED for an agent whose own episode ended with this step, else STAYS.
+    # When a copy is done, the episodes of all its remaining agents have ended. None: all agents act in all steps
 
 
 class World(ABC):
     """B copies of a multi-agent simulation, stepped at once.
 
-    Copy i depends on its own seed and its own actions only: neither on B nor on what the other copies do. All its
-    randomness comes from its own `np.random.Generator`. Arrays that a method returns are the caller's to keep. Call
-    `reset` before the first `step`.
+    A copy depends only on its own seed and its own actions, neither on B nor on other copies. All its randomness comes
+    from its own `np.random.Generator`. A method never changes arrays that it returned before. Call `reset` before the
+    first `step`.
 
     Args:
         config: an instance of `Config`.
         num_envs: B.
     """
 
-    Config: ClassVar[type]
-    # dataclass of the world's settings; its first field, `name`, is the world's stem
+    Config: ClassVar[type[WorldConfig]]
+    # dataclass of the world's settings; its first field, `name`, is the name of the world in the registry
     groups: tuple[AgentGroup, ...]
     num_envs: int
     acting: dict[str, np.ndarray] | None = None
-    # group -> (B, N) bool: who acts in the next step, in a world where agents take turns, die or join; it is another
-    # array after each step and reset. None: all agents of a copy act in all its steps, and end with it
+    # group -> (B, N) bool: which agents act in the next step, in a world where agents take turns, die or join. Each
+    # step and each reset makes new arrays. None: all agents of a copy act in all its steps, and end with it
     own_state_space: gym.spaces.Box | None = None
-    # space of a copy's `own_state`, in a world that gives one
+    # space of a copy's `own_state`; None: the world has no state of its own
     least_acting: int = 0
-    # where `acting` is not None: agents of a copy that are sure to act in each of its steps
+    # if `acting` is not None: number of agents of a copy that certainly act in each of its steps
 
     @abstractmethod
-    def __init__(self, config: Any, num_envs: int = 1): ...
+    def __init__(self, config: WorldConfig, num_envs: int = 1): ...
 
     @abstractmethod
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
         """Starts a new episode in some copies.
 
         Args:
-            seeds: one per reset copy; an int reseeds that copy's generator, None goes on with it. None for the whole
-                argument: all go on.
+            seeds: one for each copy that is reset. An int reseeds the copy's generator; with None the copy goes on with
+                its generator. None instead of a sequence: all copies go on with their generators.
             copies: indices of the copies to reset, None for all.
 
         Returns:
-            The observations of all B copies, `(B, N, ...)` per group; those of the copies that were not reset are
+            The observations of all B copies, `(B, N, ...)` per group. Those of copies that were not reset are
             unchanged.
         """
 
     @abstractmethod
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """Advances every copy by one step.
 
         Args:
-            actions: group -> `(B, N)` int64 for Discrete action spaces, `(B, N, ...)` otherwise; those of agents that
-                are not `acting` are ignored. A copy that is done must be reset before its next step; what a step does
-                to it before that is undefined.
+            actions: group -> `(B, N)` int64 for Discrete action spaces, `(B, N, ...)` otherwise. Actions of agents that
+                are not `acting` are ignored. A copy that is done must be reset before its next step; without a reset
+                the result of a step is undefined.
 
         Returns:
-            The results. Where agents take turns, the observation of an agent counts when it acts next and when its
-            episode has ended with this step; its reward is for all it has done so far and has not been paid for.
+            The results. In a world where agents take turns, the observation of an agent is valid if the agent acts
+            next, or if its episode has ended with this step. Its reward is the sum since its last reward.
         """
 
     @abstractmethod
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
-        """Metrics of the present episode so far; read when it is done. Name -> `(len(copies),)` float."""
+        """Metrics of the present episode so far, name -> `(len(copies),)` float. Read them when the episode is done."""
 
     @abstractmethod
     def render(self, copy: int = 0) -> np.ndarray:
         """An RGB picture of one copy, `(height, width, 3)` uint8."""
 
     @abstractmethod
-    def get_state(self) -> dict[str, Any]:
-        """Everything that the future depends on, generators included: picklable, and detached from the world.
+    def get_state(self) -> WorldState:
+        """The complete state of the simulation and of its generators, picklable. Later steps do not change it.
 
         Raises:
-            StateUnavailable: if the simulation cannot give it; the world goes on all the same. Whoever wanted to go on
-                from here later begins new episodes instead.
+            StateUnavailable: if the simulation cannot be saved. The world can be used further. A resumed training then
+                begins new episodes.
         """
 
     @abstractmethod
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes back to a state that `get_state` of a world with the same configuration and B returned."""
+    def set_state(self, state: WorldState) -> None:
+        """Restores a state that `get_state` returned, of this world or of one with the same configuration and B."""
 
     @property
     def state_space(self) -> gym.spaces.Box:
         """Space of one copy's `state`."""
         return joint_space(self.groups) if self.own_state_space is None else self.own_state_space
 
-    def state(self, observations: Observations) -> Any:
-        """What a critic may know that sees all of a copy, (B, ...): `own_state` in a world that gives one, else the
-        joint observation. It is of the present state; there is none before a copy's first reset.
+    def state(self, observations: Observations) -> Array:
+        """The present state of each copy for a central critic, (B, ...): `own_state` if the world has one, else the
+        joint observation. Not valid before a copy's first reset.
 
         Args:
-            observations: what the last `step` or `reset` returned.
+            observations: those that the last `step` or `reset` returned.
         """
         return joint_observation(self.groups, observations) if self.own_state_space is None else self.own_state()
 
     def own_state(self) -> np.ndarray:
-        """The state of each copy, (B, ...) in `own_state_space`, in a world that knows more than its agents see, or
-        says it in fewer numbers. The number of the step is not in it: truncation is no end."""
+        """The state of each copy, (B, ...) in `own_state_space`.
+
+        A world defines it if the state holds more than all observations together, or fewer numbers. The number of the
+        step is not part of it, because truncation does not belong to the task.
+        """
         raise NotImplementedError(f"{type(self).__name__} has an own_state_space and no own_state")
 
     def mean_acting(self) -> float | None:
-        """Agents of one copy that act in a step, on average; None where the first step of an episode shows it. The
-        world may be reset to see who does."""
+        """Mean number of agents of one copy that act in a step; may reset the world. None: as many as in the first step
+        of an episode."""
         return None
 
     def close(self) -> None:  # noqa: B027  most worlds hold nothing but memory
-        """Releases what the world holds; it cannot be used afterwards. May be called again."""
+        """Releases all resources. The world cannot be used afterwards. A second call does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -154,8 +158,8 @@ class World(ABC):
 
 
 def agents_per_step(world: World) -> float:
-    """Agents of one copy that act in a step: on average where the world knows that, else at the start of an episode;
-    the world is reset to see who does."""
+    """Number of agents of one copy that act in a step: the mean if the world knows it, else the number at the start of
+    an episode, for which the world is reset."""
     if world.acting is None:
         return sum(len(group.agents) for group in world.groups)
     mean = world.mean_acting()

@@ -1,9 +1,9 @@
 """RLModules: the networks of the agents.
 
-`MODULES` is the list of them, those of installed plug-in packages too (see `marl_tune.registry`). Each has a config
-dataclass, ours in modules/schemas.py, and its values in conf/module/<stem>.yaml.
+`MODULES` lists them, those of installed plug-in packages too (see `marl_tune.registry`).
 
-Importing this package imports neither torch nor ray: a module's class is imported when it is asked for.
+Each module has a config dataclass in modules/schemas.py, and its values in conf/module/<stem>.yaml. Importing this
+package imports neither torch nor ray: the class of a module is imported on first use.
 """
 
 from typing import TYPE_CHECKING

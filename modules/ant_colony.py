@@ -6,10 +6,10 @@ from marl_tune.modules.plasticity import Plasticity
 
 
 class AntColony(PheromoneAttention, Plasticity, Curiosity):
-    """Attention over the pheromone as encoder, a plastic layer as memory, and curiosity beside them.
+    """An encoder with attention over the pheromone, a plastic layer as memory, and curiosity beside them.
 
-    Each parent gives one part: `PheromoneAttention` the encoder, `Plasticity` the memory (state `trace`), `Curiosity`
-    the ICM. Settings are those of the three together.
+    Each parent class provides one part: `PheromoneAttention` the encoder, `Plasticity` the memory (state `trace`),
+    `Curiosity` the ICM. The settings are those of all three.
 
     Raises:
         ValueError: when built for a world without direction tokens.

@@ -1,7 +1,5 @@
 """A network that chooses the components of an action one after the other."""
 
-from typing import Any
-
 from ray.rllib.core.columns import Columns
 from torch import nn
 
@@ -11,13 +9,13 @@ from marl_tune.modules.parts.observations import split_mask
 
 
 class Autoregressive(ActorCritic):
-    """An encoder, and a head whose components know those before them: for composed action spaces (MultiDiscrete, Box).
+    """An encoder, and a head that chooses each component of an action given the components before it. It is meant for
+    action spaces of several components (MultiDiscrete, Box).
 
-    Independent heads cannot say "this tool at that place, or that tool at this place". As in RLlib's documentation of
-    autoregressive distributions, the module chooses the actions itself. What it hands over as inputs of the
-    distribution are those of each factor given what was chosen before it, so that RLlib's own distribution gives the
-    joint log p; its entropy and KL are those of the factors along the chosen actions, unbiased estimates of the joint
-    ones.
+    Independent heads cannot express "tool 1 at place A, or tool 2 at place B". As in RLlib's documentation of
+    autoregressive distributions, the module chooses the actions itself. It returns the distribution inputs of each
+    factor given the choices before it, so that RLlib's own distribution computes the joint log p. Its entropy and KL
+    are those of the factors along the chosen actions: unbiased estimates of the joint ones.
     """
 
     def build_policy_head(self, in_dim: int) -> nn.Module:
@@ -25,20 +23,20 @@ class Autoregressive(ActorCritic):
         settings = self.model_config
         return AutoregressiveHead(self.action_space, in_dim, settings["head_dim"], settings["activation"])
 
-    def _forward_inference(self, batch: Batch, **kwargs: Any) -> Batch:
+    def _forward_inference(self, batch: Batch, **kwargs: object) -> Batch:
         return self._act(batch, greedy=True)
 
-    def _forward_exploration(self, batch: Batch, **kwargs: Any) -> Batch:
+    def _forward_exploration(self, batch: Batch, **kwargs: object) -> Batch:
         return self._act(batch, greedy=False)
 
     def _act(self, batch: Batch, greedy: bool) -> Batch:
-        features, _ = self._features(batch)
+        features, _ = self.features(batch)
         inputs, actions = self.policy_head(features, split_mask(batch[Columns.OBS])[1], greedy=greedy)
         logp = self.action_dist_cls.from_logits(inputs).logp(actions)
         return {Columns.ACTION_DIST_INPUTS: inputs, Columns.ACTIONS: actions, Columns.ACTION_LOGP: logp}
 
-    def _forward_train(self, batch: Batch, **kwargs: Any) -> Batch:
-        features, _ = self._features(batch)
+    def _forward_train(self, batch: Batch, **kwargs: object) -> Batch:
+        features, _ = self.features(batch)
         mask = split_mask(batch[Columns.OBS])[1]
         inputs, _ = self.policy_head(features, mask, actions=batch.get(Columns.ACTIONS))
         outputs = {Columns.ACTION_DIST_INPUTS: inputs}

@@ -1,14 +1,15 @@
-"""A critic over the state of the world, for actors that see their own observations only."""
+"""A critic that reads the state of the world, for actors that see only their own observations."""
 
-from typing import Any
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
-from marl_tune.modules.base import VALUE_GAIN, Batch
+from marl_tune.modules.base import VALUE_GAIN, Batch, Settings
 from marl_tune.modules.parts.encoders import make_encoder
 from marl_tune.modules.parts.exact_state import load_float64
 from marl_tune.modules.parts.layers import dense
@@ -19,17 +20,18 @@ class CentralCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
     """state -> encoder -> one value an agent: centralised training, decentralised execution (Lowe et al. 2017,
     https://arxiv.org/abs/1706.02275; Yu et al. 2022, https://arxiv.org/abs/2103.01955).
 
-    Differs from both: they evaluate the critic once an agent, here one pass over the state gives the values of all.
+    Differs from both papers: they evaluate the critic once per agent. Here one pass over the state gives the values of
+    all agents.
 
-    It acts for nobody and is built by learners only. `observation_space` is the space of the state; `model_config` is
-    the config of the agents' modules as a dict, of which the encoder's settings are read, plus `agents`: their ids, in
-    the order of the values.
+    This module acts for no agent; only learners build it. `observation_space` is the space of the state. `model_config`
+    is the config of the agents' modules as a dict, of which the settings of the encoder are read, with the key `agents`
+    in addition: the agents' ids, in the order of the values.
 
-    What the head puts out are the values themselves, or values normalised by running moments of their targets: see
-    `set_normalised`. All is saved with the weights, whether they are normalised too.
+    The outputs of the head are the values, or values that are normalised by running moments of their targets: see
+    `set_normalised`. The moments, and whether values are normalised, are saved with the weights.
     """
 
-    model_config: Batch
+    model_config: Settings
     normalised: Tensor  # bool scalar: whether the head's outputs are normalised values
 
     def setup(self) -> None:
@@ -44,22 +46,22 @@ class CentralCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         self.register_buffer("normalised", torch.zeros((), dtype=torch.bool))
 
     def get_non_inference_attributes(self) -> list[str]:
-        """All: what acts needs no critic, and gets none of its weights."""
+        """All parts: acting needs no critic, so env runners do not get its weights."""
         return ["encoder", "value_head", "moments", "normalised"]
 
-    def set_state(self, state: Batch) -> None:
-        """Takes over weights and moments, these in full precision."""
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Loads weights and moments. The moments keep their full precision."""
         super().set_state(state)
         load_float64(self, state)
 
-    def apply_live_settings(self, model_config: Batch) -> None:
-        """Takes over the settings that can change while a trial runs; this module has none."""
+    def apply_live_settings(self, model_config: Settings) -> None:
+        """Sets the settings that can change while a trial runs; this module has none."""
 
     def outputs(self, states: Tensor) -> Tensor:
-        """What the head puts out: states (B, ...) -> (B, agents)."""
+        """The outputs of the head: states (B, ...) -> (B, agents)."""
         return self.value_head(self.encoder(states))
 
-    def _forward_train(self, batch: Batch, **kwargs: Any) -> Batch:
+    def _forward_train(self, batch: Batch, **kwargs: object) -> Batch:
         return {Columns.VF_PREDS: self.outputs(batch[Columns.OBS])}
 
     def compute_values(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
@@ -67,17 +69,19 @@ class CentralCritic(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         return self.values_of(self.outputs(batch[Columns.OBS]))
 
     def values_of(self, outputs: Tensor) -> Tensor:
-        """Values in the unit of the returns, from what the head puts out; of any shape."""
+        """Values in the unit of the returns, from outputs of the head of any shape."""
         return self.moments.denormalise(outputs) if self.normalised else outputs
 
     def outputs_for(self, values: Tensor) -> Tensor:
-        """What the head has to put out for these values; of any shape."""
+        """The outputs of the head that stand for these values, of any shape."""
         return self.moments.normalise(values) if self.normalised else values
 
     @torch.no_grad()
     def set_normalised(self, normalised: bool) -> None:
-        """Makes the head's outputs normalised values, or plain ones; the values stay (van Hasselt et al. 2016, Pop-Art,
-        https://arxiv.org/abs/1602.07714, rescale a head in this way)."""
+        """Switches the outputs of the head between normalised and plain values. The values themselves do not change.
+
+        The head is rescaled as in Pop-Art (van Hasselt et al. 2016, https://arxiv.org/abs/1602.07714).
+        """
         if normalised == bool(self.normalised):
             return
         dtype = self.value_head.weight.dtype

@@ -1,13 +1,14 @@
-"""Curiosity: an intrinsic reward for what cannot be predicted yet."""
+"""Curiosity: an intrinsic reward for observations that the agent cannot predict yet."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from marl_tune.modules.base import ActorCritic
+from marl_tune.modules.base import ActorCritic, Settings
 from marl_tune.modules.parts.exact_state import load_float64
 from marl_tune.modules.parts.icm import make_icm
 from marl_tune.modules.parts.observations import Observation, feature_space, split_mask
@@ -15,44 +16,45 @@ from marl_tune.modules.schemas import IcmFields, live_fields
 
 
 class IntrinsicRewardAPI(ABC):
-    """A module that rewards its agents itself, and learns what it needs for that by a loss of its own.
+    """A module that computes intrinsic rewards for its agents, and has a loss of its own to learn them.
 
-    Observations and next observations are rows (R, ...), or Dicts of them; actions are (R,) or (R, components) as the
-    policy gave them.
+    Observations and next observations are rows (R, ...), or dicts of them. Actions are (R,) or (R, components), in the
+    units of the policy.
     """
 
     @property
     @abstractmethod
     def intrinsic_weight(self) -> float:
-        """Factor on the normalised intrinsic reward; to be read at every use, for it may change while a trial runs."""
+        """Factor on the normalised intrinsic reward. Read it at every use: it may change while a trial runs."""
 
     @property
     @abstractmethod
     def loss_weight(self) -> float:
-        """Factor on `curiosity_loss`; to be read at every use."""
+        """Factor on `curiosity_loss`. Read it at every use: it may change while a trial runs."""
 
     @abstractmethod
     def curiosity_parameters(self) -> list[Parameter]:
-        """What only `curiosity_loss` trains; it gets an optimizer, and gradient clipping, of its own."""
+        """The parameters that only `curiosity_loss` trains. They have an optimizer and gradient clipping of their
+        own."""
 
     @abstractmethod
     def intrinsic_rewards(self, obs: Observation, actions: Tensor, next_obs: Observation) -> Tensor:
-        """(R,) raw intrinsic rewards, without gradient."""
+        """Intrinsic rewards before normalisation, (R,), without gradient."""
 
     @abstractmethod
     def update_and_normalise(self, raw: Tensor) -> Tensor:
-        """Takes raw rewards into the running deviation, and returns them divided by it."""
+        """Updates the running deviation with raw rewards, and returns the rewards divided by it."""
 
     @abstractmethod
     def curiosity_loss(
         self, obs: Observation, actions: Tensor, next_obs: Observation
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Scalar loss, not yet weighted, and scalars to log; its gradient reaches neither actor nor critic."""
+        """The loss, a scalar without its weight, and scalars to log. Its gradient reaches neither actor nor critic."""
 
 
 class Curiosity(ActorCritic, IntrinsicRewardAPI):
-    """Dense layers (for an image, convolutions before them), and an intrinsic curiosity module beside them that
-    shares no weight with actor and critic (Pathak et al. 2017, https://arxiv.org/abs/1705.05363)."""
+    """Dense layers (for an image, convolutions before them), and beside them an intrinsic curiosity module (Pathak et
+    al. 2017, https://arxiv.org/abs/1705.05363) that shares no weight with actor and critic."""
 
     def setup(self) -> None:
         """Builds actor and critic, then the ICM."""
@@ -63,13 +65,13 @@ class Curiosity(ActorCritic, IntrinsicRewardAPI):
         """The critic's parts and the ICM."""
         return [*super().get_non_inference_attributes(), "icm"]
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over the weights, and the running deviation in full precision."""
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Loads the weights, and the running deviation in full precision."""
         super().set_state(state)
         load_float64(self, state)
 
-    def apply_live_settings(self, model_config: dict[str, Any]) -> None:
-        """Takes over the three weights of the ICM."""
+    def apply_live_settings(self, model_config: Settings) -> None:
+        """Sets the three weights of the ICM, which can change while a trial runs."""
         self.model_config = self.model_config | {name: model_config[name] for name in live_fields(IcmFields)}
 
     @property
@@ -83,17 +85,17 @@ class Curiosity(ActorCritic, IntrinsicRewardAPI):
         return self.model_config["icm_loss_weight"]
 
     def curiosity_parameters(self) -> list[Parameter]:
-        """All of the ICM."""
+        """All parameters of the ICM."""
         return list(self.icm.parameters())
 
     @torch.no_grad()
     def intrinsic_rewards(self, obs: Observation, actions: Tensor, next_obs: Observation) -> Tensor:
-        """(R,) half the squared error of the predicted features."""
+        """Half the squared error of the predicted features, (R,)."""
         return self.icm.rewards(split_mask(obs)[0], actions, split_mask(next_obs)[0])
 
     @torch.no_grad()
     def update_and_normalise(self, raw: Tensor) -> Tensor:
-        """(R,) rewards over the running deviation of all raw rewards so far, these included."""
+        """Rewards divided by the running deviation of all raw rewards so far, including these: (R,)."""
         self.icm.running_deviation.update(raw)
         return self.icm.running_deviation(raw)
 

@@ -9,8 +9,10 @@ from marl_tune.modules.parts.observations import Observation, feature_space, spl
 
 
 class PheromoneAttention(ActorCritic):
-    """The agent's other features attend over its directions, each a token of pheromone level and direction (Vaswani
-    et al. 2017, https://arxiv.org/abs/1706.03762). Which entries of the observation are tokens, the world says.
+    """Attention of the agent over the directions around it (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
+
+    Each direction is a token of its pheromone level and its unit vector. The query are the agent's other features. The
+    world says which entries of the observation are tokens.
 
     Raises:
         ValueError: when built for a world without direction tokens.
@@ -38,7 +40,7 @@ class PheromoneAttention(ActorCritic):
 
     @torch.no_grad()
     def attention_weights(self, obs: Observation) -> Tensor:
-        """What each head attends to for these observations (B, ...): (B, heads, n_tokens), each row sums to 1."""
+        """The attention weights of each head: observations (B, ...) -> (B, heads, n_tokens). Each row sums to 1."""
         encoder = self.encoder
         assert isinstance(encoder, DirectionEncoder)
         return encoder.attention_weights(split_mask(obs)[0])

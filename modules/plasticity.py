@@ -6,8 +6,10 @@ from marl_tune.modules.parts.plastic_layer import PlasticLayer
 
 class Plasticity(ActorCritic):
     """Dense layers (for an image, convolutions before them), then a plastic layer (Miconi et al. 2018,
-    https://arxiv.org/abs/1804.02464). State: `trace`, (plastic_dim, plastic_dim), one per agent and 0 when an episode
-    starts; it changes in the same way in exploration, inference and training.
+    https://arxiv.org/abs/1804.02464).
+
+    State: `trace`, (plastic_dim, plastic_dim), one per agent, 0 at the start of an episode. It changes in the same way
+    in exploration, inference and training.
     """
 
     def build_memory(self, in_dim: int) -> PlasticLayer:

@@ -1,12 +1,11 @@
-"""The settings of every module: types, meaning and ranges; the values are in conf/module/. Imports neither torch nor
-ray.
+"""The settings of every module: types, meanings and ranges. The values are in conf/module/.
 
-A field marked with LIVE can change while a trial runs; the others decide which weights there are.
+A field that is marked with LIVE can change while a trial runs. The other fields determine the weights of the network.
+This file imports neither torch nor ray.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "silu")
 TRACE_RULES = ("oja", "decay")
@@ -14,38 +13,38 @@ MESSAGE_TYPES = ("continuous", "discrete")
 LIVE = {"live": True}
 
 
-def live_fields(schema: Any) -> tuple[str, ...]:
+def live_fields(schema: "type[ModuleConfig]") -> tuple[str, ...]:
     """Names of the fields of a config dataclass that a running trial may change."""
     return tuple(f.name for f in fields(schema) if f.metadata.get("live"))
 
 
-def _require(holds: bool, key: str, rule: str, value: Any) -> None:
+def _require(holds: bool, key: str, rule: str, value: object) -> None:
     if not holds:
         raise ValueError(f"module.{key} must {rule}, got {value}")
 
 
-def _at_least_one(config: Any, *keys: str) -> None:
+def _at_least_one(config: "ModuleConfig", *keys: str) -> None:
     for key in keys:
         _require(getattr(config, key) >= 1, key, "be at least 1", getattr(config, key))
 
 
-def _layer_sizes(config: Any, key: str) -> None:
+def _layer_sizes(config: "ModuleConfig", key: str) -> None:
     sizes: Iterable[int] = list(getattr(config, key))
     _require(bool(sizes) and min(sizes) >= 1, key, "be a list of sizes of at least 1, one per layer", sizes)
 
 
 @dataclass
 class ModuleConfig:
-    """What every module has: an encoder of the observation, an actor's head, a critic."""
+    """Settings of every module: of the encoder of observations, and of the critic."""
 
     name: str
     # stem of the module, e.g. mlp
     hidden_dims: list[int]
     # sizes of the encoder's dense layers, one or more
     activation: str
-    # after each of those layers: tanh | relu | elu | gelu | silu
+    # activation after each of those layers: tanh | relu | elu | gelu | silu
     separate_critic: bool
-    # true: the critic has an encoder of its own; false: it shares the actor's features
+    # true: the critic has an encoder of its own; false: it reads the actor's features
 
     def __post_init__(self) -> None:
         _layer_sizes(self, "hidden_dims")
@@ -54,11 +53,11 @@ class ModuleConfig:
 
 @dataclass
 class ImageFields(ModuleConfig):
-    """Convolutions in front of the dense layers where the observation is an image; a vector passes them by."""
+    """Convolutions before the dense layers. They are used if the observation is an image, not for a vector."""
 
     conv_filters: list[list[int]]
-    # [channels, kernel size, stride] of each layer, all >= 1, and a fourth for its padding, >= 0 (else half a kernel);
-    # [] flattens an image into its pixels
+    # [channels, kernel size, stride] of each layer, all >= 1; a fourth number is its padding, >= 0 (default: half the
+    # kernel size); []: an image is flattened into a vector of pixels
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,15 +71,15 @@ class ImageFields(ModuleConfig):
 
 
 def paddings(conv_filters: Sequence[Sequence[int]]) -> list[int]:
-    """Of each convolution, on every side of what it reads: half its kernel where nothing else is said."""
+    """Padding of each convolution on every side of its input. The default is half the kernel size."""
     return [layer[3] if len(layer) > 3 else layer[1] // 2 for layer in conv_filters]
 
 
 def check_image(height: int, width: int, conv_filters: Sequence[Sequence[int]]) -> None:
-    """Refuses convolutions that have nothing left to read of an image so large.
+    """Checks that an image is large enough for the convolutions.
 
     Raises:
-        ValueError: a kernel is larger than its padded image.
+        ValueError: if a kernel is larger than its padded input.
     """
     sides = [height, width]
     for (_, kernel, stride, *_), padding in zip(conv_filters, paddings(conv_filters), strict=True):
@@ -92,10 +91,10 @@ def check_image(height: int, width: int, conv_filters: Sequence[Sequence[int]]) 
 
 @dataclass
 class SequenceFields(ModuleConfig):
-    """For a module with a state: it learns through the time of sequences."""
+    """Settings of a module with a state, which is trained on sequences."""
 
     max_seq_len: int
-    # steps of a training sequence, through which gradients flow, >= 1
+    # steps of a training sequence, >= 1; gradients flow through all of them
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,7 +124,7 @@ class PlasticFields(SequenceFields):
     trace_rule: str
     # how the trace changes: oja (forgets where the output is active) | decay (forgets at a constant rate)
     trace_rate: float
-    # learnt rate eta of that change at the start of training, in (0, 1)
+    # initial value of the learnt rate eta of that change, in (0, 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,10 +135,10 @@ class PlasticFields(SequenceFields):
 
 @dataclass
 class AttentionFields(ModuleConfig):
-    """Attention over the direction tokens of the observation, or over messages."""
+    """Attention over the direction tokens of the observation, or over messages of other agents."""
 
     attention_dim: int
-    # width of tokens, queries, keys and values over all heads, >= 1; of messages, also of what is read
+    # width of tokens, queries, keys and values over all heads, >= 1; for messages, also the width of what is read
     num_heads: int
     # attention heads, >= 1; divides attention_dim
 
@@ -159,20 +158,20 @@ class CommunicationFields(AttentionFields):
     """Messages between the agents of one copy of the world, within each step."""
 
     comm_channels: int
-    # messages that an agent says at once, >= 0; 0: no channel, all read zeros
+    # messages that an agent sends at once, >= 0; 0: no channel, all agents read zeros
     message_dim: int
-    # numbers of a continuous message, >= 1; symbols that a discrete one is chosen from, >= 2
+    # numbers in a continuous message, >= 1; number of symbols of a discrete message, >= 2
     message_type: str
     # continuous: numbers in (-1, 1) | discrete: one symbol, drawn in training, the most likely in inference
     gumbel_temperature: float = field(metadata=LIVE)
-    # of the gradient through discrete messages, above 0: low is nearer to the symbols, high has less variance
+    # temperature of the gradient through discrete messages, above 0; lower: less bias; higher: less variance
     comm_rounds: int
-    # exchanges of messages in a step, each with weights of its own, >= 1
+    # exchanges of messages in a step, >= 1; each has weights of its own
     comm_range: float | None = field(metadata=LIVE)
-    # largest Euclidean distance at which agents hear each other, >= 0, in the unit of the positions in the world's
-    # observations; null: all hear all
+    # largest Euclidean distance over which agents receive messages, >= 0, in the unit of the positions in observations;
+    # null: all agents receive all messages
     comm_cut: bool = field(metadata=LIVE)
-    # true: nothing gets through, all read zeros; the weights stay, to compare with
+    # true: no message arrives, all agents read zeros; the weights are the same, for comparison
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -190,14 +189,14 @@ class CommunicationFields(AttentionFields):
 
 @dataclass
 class IcmFields(ModuleConfig):
-    """An intrinsic curiosity module beside the actor and the critic."""
+    """An intrinsic curiosity module (ICM) beside the actor and the critic."""
 
     intrinsic_weight: float = field(metadata=LIVE)
-    # factor on the normalised intrinsic reward before it is added to the world's, finite and >= 0
+    # factor on the normalised intrinsic reward, which is added to the world's reward; finite and >= 0
     icm_loss_weight: float = field(metadata=LIVE)
-    # factor on the curiosity loss beside PPO's, finite and >= 0
+    # factor on the curiosity loss, finite and >= 0
     icm_beta: float = field(metadata=LIVE)
-    # share of the forward model's loss in the curiosity loss, the inverse model's is the rest, in [0, 1]
+    # weight of the forward model's loss in the curiosity loss, in [0, 1]; the inverse model's weight is 1 - icm_beta
     icm_feature_dim: int
     # size of the features in which the next observation is predicted, >= 1
     icm_hidden_dims: list[int]

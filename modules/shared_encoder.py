@@ -1,4 +1,4 @@
-"""One encoder under several policies: what one agent learns to see, all see."""
+"""One encoder that several policies share."""
 
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 
@@ -6,15 +6,17 @@ from marl_tune.modules.base import ActorCritic
 
 
 class SharedEncoderModules(MultiRLModule):
-    """The policies of a team over one encoder, as in RLlib's documentation of shared encoders: the same torch module
-    in each of them, so that a learner trains all of them with one optimizer, and each checkpoint holds it whole.
+    """The policies of a team, with one encoder, as in RLlib's documentation of shared encoders.
+
+    Each policy holds the same torch module as its encoder. So a learner trains all policies with one optimizer, and the
+    checkpoint of each policy holds the whole encoder.
 
     Raises:
-        ValueError: if there is one policy only, or their observations differ.
+        ValueError: if there is only one policy, or their observation spaces differ.
     """
 
     def setup(self) -> None:
-        """Builds the policies, and puts the first one's encoder into all; RLlib calls it once."""
+        """Builds the policies, and replaces each one's encoder by that of the first. RLlib calls it once."""
         super().setup()
         policies = {m: policy for m, policy in self._rl_modules.items() if isinstance(policy, SharedEncoder)}
         if len(policies) < 2:
@@ -31,7 +33,7 @@ class SharedEncoderModules(MultiRLModule):
 class SharedEncoder(ActorCritic):
     """Heads over an encoder (dense layers, convolutions for images) that all policies of the team share.
 
-    Its gradient is the sum of what all policies ask of it. A separate critic keeps an encoder of its own.
+    The gradient of the encoder is the sum of the gradients of all policies. A separate critic has its own encoder.
     """
 
     team_class = SharedEncoderModules

@@ -1,14 +1,14 @@
-"""The contract that every module keeps, as functions that raise AssertionError; for the modules here and for your own.
+"""The contract of modules: checks for the modules here and for your own. A check that fails raises AssertionError.
 
 >>> from marl_tune.modules.testing import CHECKS, build
 >>> for check in CHECKS:
 ...     check(build("mlp", observation_space, action_space))
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import torch
@@ -18,14 +18,15 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor
 
 from marl_tune.modules import MODULES, config_class, module_class
-from marl_tune.modules.base import ActorCritic, Batch
+from marl_tune.modules.base import ActorCritic, Batch, Settings
 from marl_tune.modules.communication import TeamAPI
 from marl_tune.modules.curiosity import IntrinsicRewardAPI
 from marl_tune.modules.parts.actions import categories
-from marl_tune.modules.parts.observations import FEATURES, MASK
+from marl_tune.modules.parts.observations import FEATURES, MASK, Observation
 
 B, T, N = 3, 5, 4  # rows, steps and agents of a team in the batches that the checks use
-CLOSE = 1e-6  # what the order of float32 sums may change
+CLOSE = 1e-6  # tolerance: sums of float32 depend on their order
+TensorTree: TypeAlias = Tensor | Mapping[str, "TensorTree"]
 
 POSITIONS = [0, 1]
 TOKENS = {"indices": [3, 4, 5, 6], "directions": [[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]]}
@@ -47,16 +48,21 @@ SMALL: dict[str, Any] = {
     "icm_hidden_dims": [16],
     "head_dim": 10,
 }
-# values of fields in tests; a field that is not here has the value of conf/module/<name>.yaml
+# values of settings in tests; settings that are not here have the values of conf/module/<name>.yaml
 
 
 @cache
-def _defaults(name: str) -> dict[str, Any]:
+def _defaults(name: str) -> Settings:
     return yaml.safe_load(MODULES[name].values.read_text(encoding="utf-8"))
 
 
-def settings_of(name: str, **changes: Any) -> dict[str, Any]:
-    """The model config of a small module with all that a world can say; `changes` are fields, or of the latter."""
+def settings_of(name: str, **changes: object) -> Settings:
+    """The model config of a small module, with all facts of a world that modules use.
+
+    Args:
+        name: of the module.
+        changes: other values of settings, or of `tokens`, `positions` and `team_size`.
+    """
     schema, values = config_class(name), _defaults(name) | SMALL | changes
     world = {"tokens": TOKENS, "positions": POSITIONS, "team_size": N}
     world |= {key: value for key, value in changes.items() if key in world}
@@ -64,9 +70,9 @@ def settings_of(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def build(
-    name: str, observation_space: gym.Space, action_space: gym.Space, inference_only: bool = False, **changes: Any
+    name: str, observation_space: gym.Space, action_space: gym.Space, inference_only: bool = False, **changes: object
 ) -> ActorCritic:
-    """A small module, built as RLlib builds it, with the same weights each time."""
+    """Builds a small module as RLlib does. The weights are the same each time."""
     torch.manual_seed(0)
     return RLModuleSpec(
         module_class=module_class(name),
@@ -80,8 +86,8 @@ def build(
 # -- batches ----------------------------------------------------------------------------------------------------------
 
 
-def observations(module: ActorCritic, lead: tuple[int, ...], seed: int = 1) -> Any:
-    """Random observations (*lead, ...) of the module's space; masks allow at least one action of each component."""
+def observations(module: ActorCritic, lead: tuple[int, ...], seed: int = 1) -> Observation:
+    """Random observations (*lead, ...) of the module's space. A mask allows at least one choice of each component."""
     generator = torch.Generator().manual_seed(seed)
     space = module.observation_space
     if not isinstance(space, gym.spaces.Dict):
@@ -119,7 +125,7 @@ def batch_of(module: ActorCritic, seed: int = 1) -> Batch:
 
 
 def drawn_batch(module: ActorCritic, seed: int = 1) -> Batch:
-    """A batch with what exploration draws besides actions, for modules that draw anything: with it they repeat it."""
+    """A batch with what exploration drew in addition to actions. A module that gets it does not draw again."""
     batch = batch_of(module, seed)
     if not isinstance(module, TeamAPI):
         return batch
@@ -138,7 +144,7 @@ def rows_of(module: ActorCritic, batch: Batch) -> Batch:
 
 
 def steps_of(module: ActorCritic, batch: Batch, forward: Callable[[Batch], Batch]) -> Iterator[Batch]:
-    """The outputs of `forward` for one step after the other, the state handed on."""
+    """The outputs of `forward` step by step; the state after one step is the input of the next."""
     state = batch[Columns.STATE_IN]
     for t in range(T):
         obs = tree(partial(torch.narrow, dim=1, start=t, length=1), batch[Columns.OBS])
@@ -147,9 +153,11 @@ def steps_of(module: ActorCritic, batch: Batch, forward: Callable[[Batch], Batch
         yield out
 
 
-def same(a: Any, b: Any, tolerance: float = CLOSE) -> bool:
+def same(a: TensorTree, b: TensorTree, tolerance: float = CLOSE) -> bool:
     """Whether tensors, or dicts of them, are equal up to rounding."""
-    if isinstance(a, dict):
+    if isinstance(a, Mapping) or isinstance(b, Mapping):
+        assert isinstance(a, Mapping)
+        assert isinstance(b, Mapping)
         return a.keys() == b.keys() and all(same(a[key], b[key], tolerance) for key in a)
     return a.shape == b.shape and torch.allclose(a, b, atol=tolerance, rtol=tolerance)
 
@@ -177,7 +185,7 @@ def check_shapes(module: ActorCritic) -> None:
 
 
 def _actions(module: ActorCritic, out: Batch) -> Tensor:
-    """What exploration does: the module's own choice, or one drawn from the distribution."""
+    """The actions of exploration: those that the module chose, else actions drawn from the distribution."""
     if Columns.ACTIONS in out:
         return out[Columns.ACTIONS].detach()
     return module.get_exploration_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS]).sample()
@@ -232,7 +240,7 @@ def check_ratio(module: ActorCritic) -> None:
 
 
 def check_rows_apart(module: ActorCritic) -> None:
-    """A row does not depend on the rows beside it: each agent has a state of its own, each team talks by itself."""
+    """A row does not depend on other rows: each agent has its own state, and messages stay within a team."""
     batch = drawn_batch(module)
     batch[Columns.ACTIONS] = _actions(module, module.forward_exploration(batch))
     for forward in (module.forward_inference, module.forward_train):
@@ -245,7 +253,7 @@ def check_rows_apart(module: ActorCritic) -> None:
 
 
 def check_padding(module: ActorCritic) -> None:
-    """Rows at the end of a sequence, padded with 0, change nothing before them and give finite numbers."""
+    """Steps of zeros at the end of a sequence do not change earlier steps, and give finite numbers."""
     if not module.is_stateful():
         return
     batch, kept = batch_of(module), T - 2
@@ -261,7 +269,7 @@ def check_padding(module: ActorCritic) -> None:
 
 
 def check_teams(module: ActorCritic) -> None:
-    """No agent of a team is told apart by its place, and each hears all others: gradients of its loss reach them."""
+    """The order of agents in a team does not matter, and each hears all others: gradients of its loss reach them."""
     if not isinstance(module, TeamAPI):
         return
     batch, order = drawn_batch(module), torch.arange(N - 1, -1, -1)
@@ -278,7 +286,7 @@ def check_teams(module: ActorCritic) -> None:
 
 
 def check_masks(module: ActorCritic) -> None:
-    """Forbidden actions are never drawn, whatever the logits; entropy and its gradient stay finite."""
+    """Forbidden actions are never drawn. The entropy and its gradient are finite."""
     if not isinstance(module.observation_space, gym.spaces.Dict):
         return
     batch = batch_of(module)
@@ -296,7 +304,7 @@ def check_masks(module: ActorCritic) -> None:
 
 
 def check_greedy(module: ActorCritic) -> None:
-    """Inference takes the mode of the distribution that exploration draws from, where nothing else is drawn."""
+    """Inference chooses the mode of the distribution from which exploration draws."""
     batch = batch_of(module)
     if isinstance(module, TeamAPI):
         batch |= {name: torch.zeros_like(value) for name, value in drawn_batch(module).items() if name not in batch}
@@ -333,7 +341,7 @@ def check_save_and_load(module: ActorCritic) -> None:
 
 
 def check_one_device(module: ActorCritic) -> None:
-    """Nothing is made on another device than the weights are on."""
+    """All tensors are made on the device of the weights."""
     batch = batch_of(module)
     elsewhere = type(module)(**module.get_ctor_args_and_kwargs()[1]).to("meta")
     batch = tree(lambda a: a.to("meta"), batch)

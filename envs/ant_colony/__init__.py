@@ -1,4 +1,4 @@
-"""An ant colony on a grid: the world, its pictures, the scripted forager."""
+"""An ant colony on a grid: the world, its pictures, a scripted policy."""
 
 from marl_tune.envs.ant_colony.world import AntColony, AntColonyConfig, parallel_env
 

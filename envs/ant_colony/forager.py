@@ -1,17 +1,18 @@
-"""A scripted forager for the ant colony: to the nearest food that it sees, then home; without food in sight it
-searches."""
+"""A scripted policy for the ant colony: ants go to the nearest food that they see, then home. Without food in sight
+they search."""
 
 import numpy as np
 
+from marl_tune.envs.agent_group import Actions
 from marl_tune.envs.ant_colony.world import GROUP, USE, AntColony
 
 
 class Forager:
-    """Plays the ant colony from the ants' own observations, with one cell of memory per ant.
+    """Plays the ant colony from the ants' own observations. Its memory is one cell per ant.
 
-    An ant walks along the larger component of the vector that it sees (to the food or to the nest) and uses what it
-    finds there. An ant without food that sees none walks to a way-point: the cell where it last picked food up, and
-    from there on to cells drawn at random. It reads no pheromone, and with `sense_radius` null it never searches.
+    An ant moves along the larger component of the vector that it observes (to the food or to the nest). At its target
+    it picks up or drops. An ant that neither carries nor sees food goes to a way-point: first to the cell where it last
+    picked up food, then to cells drawn at random. It ignores pheromone. If `sense_radius` is null, it never searches.
 
     Args:
         world: the colony to play.
@@ -27,7 +28,7 @@ class Forager:
         self._saw_food = np.zeros(shape, np.bool_)  # (B, N) whether food was in sight one step ago
         self._searches = world.config.sense_radius is not None
 
-    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def act(self, observations: dict[str, np.ndarray]) -> Actions:
         """Observations (B, N, 9) of the group `ants` -> its actions (B, N) int64."""
         seen = observations[GROUP]
         carrying, vector = seen[..., 2] > 0, seen[..., 7:9]
@@ -46,12 +47,13 @@ class Forager:
         return {GROUP: np.where(use, USE, _move_along(target))}
 
     def _draw_goals(self, ants: np.ndarray) -> None:
-        """Draws way-points for `ants` (B, N) bool, by the arcsine law: uniform ones would keep them off the edges."""
+        """Draws way-points for `ants` (B, N) bool, by the arcsine law. With uniform ones ants would seldom visit the
+        edges."""
         share = self._rng.beta(0.5, 0.5, size=(np.count_nonzero(ants), 2))
         self._goal[ants] = np.minimum(share * self._sides, self._sides - 1)
 
 
 def _move_along(vector: np.ndarray) -> np.ndarray:
-    """The move along the larger component of each vector, (..., 2) -> (...) in 0..3; x where both are as large."""
+    """The move along the larger component of each vector, (..., 2) -> (...) in 0..3; along x if both are equal."""
     x, y = vector[..., 0], vector[..., 1]
     return np.where(np.abs(x) >= np.abs(y), np.where(x > 0, 1, 0), np.where(y > 0, 3, 2))

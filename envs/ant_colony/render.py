@@ -1,4 +1,4 @@
-"""Draws an ant colony as an RGB array, in NumPy only."""
+"""Draws an ant colony as an RGB array, with NumPy only."""
 
 import numpy as np
 
@@ -22,17 +22,16 @@ def draw_colony(
     nest: tuple[int, int],
     food_left: float,
 ) -> np.ndarray:
-    """A colony from above: x to the right, y down, a bar below that shows how much of the food is still to be
-    delivered.
+    """Draws a colony from above: x to the right, y down. The bar below shows how much food is not delivered yet.
 
     Args:
         pheromone: (width, height) in [0, 1].
         pieces: (width, height) pieces of food on each cell.
         ants: (N, 2) cell (x, y) of each ant.
-        headings: (N, 2) unit vector in which each ant last moved.
+        headings: (N, 2) unit vector of each ant's last move.
         carrying: (N,) bool.
         nest: cell (x, y).
-        food_left: in [0, 1].
+        food_left: share of the food that is not delivered, in [0, 1].
 
     Returns:
         (height, width, 3) uint8 pixels.
@@ -58,7 +57,7 @@ def draw_colony(
 
 
 def _spread(ants: np.ndarray) -> np.ndarray:
-    """Moves ants that share a cell a little apart, (N, 2), so that a crowd does not look like one ant."""
+    """Moves ants that share a cell apart, so that all are visible: cells (N, 2) -> centres (N, 2)."""
     spots = ants.astype(np.float64)
     for crowd in crowds(ants):
         angle = 2 * np.pi * np.arange(len(crowd)) / len(crowd)
@@ -67,7 +66,7 @@ def _spread(ants: np.ndarray) -> np.ndarray:
 
 
 def _draw_ant(canvas: np.ndarray, centre: tuple[float, float], heading: np.ndarray, loaded: bool, scale: int) -> None:
-    """Three discs in a row, head first, and the food between the jaws."""
+    """Draws an ant as three discs in a row, and its food in front of the head."""
     body = ((-0.3, 0.24), (0.0, 0.16), (0.25, 0.18))  # distance from the centre along the heading, radius; in cells
     for rim, colour in ((0.08, ANT_RIM), (0.0, ANT)):
         for along, radius in body:

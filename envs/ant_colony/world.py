@@ -1,14 +1,14 @@
-"""Ant colony: ants search a grid for food and carry it to the nest, leaving pheromone where they walk."""
+"""Ant colony: ants search a grid for food, carry it to the nest, and leave pheromone where they walk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 import numpy as np
 
 from marl_tune.envs import default_config
-from marl_tune.envs.agent_group import AgentGroup, DirectionTokens, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, DirectionTokens, Observations
 from marl_tune.envs.ant_colony.render import draw_colony
 from marl_tune.envs.array_world import ArrayWorld
 from marl_tune.envs.curriculum import WorldConfig
@@ -22,8 +22,8 @@ DIRECTIONS = ((-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0))  # of actions 0.
 USE = 4  # the action that picks up or drops
 START_RADIUS = 2  # cells, Chebyshev distance from the nest
 PICK_REWARD, DELIVER_REWARD, STEP_REWARD = 1.0, 10.0, -0.01
-COVERED = 0.1  # a cell with more pheromone than this counts as covered
-FAR = 1e6  # coordinate of an exhausted source: out of sight on any grid, and its square is finite in float32
+COVERED = 0.1  # a cell with more pheromone than this is covered
+FAR = 1e6  # coordinate of an exhausted source: out of sight on every grid, and its square is finite in float32
 
 
 @dataclass
@@ -43,7 +43,7 @@ class AntColonyConfig(WorldConfig):
     sense_radius: float | None
     # Euclidean distance in cells within which an ant sees food, > 0; null: it sees all food
     pheromone_strength: float
-    # deposit of one ant in one step, >= 0; a carrying ant deposits twice that
+    # deposit of one ant in one step, >= 0; an ant that carries food deposits twice as much
     pheromone_decay: float
     # factor on the pheromone in each step, in [0, 1]
     max_steps: int
@@ -72,14 +72,14 @@ class AntColony(ArrayWorld):
     """A colony of ants on a grid, B copies at once.
 
     Description:
-        The nest is the cell at the centre, (width // 2, height // 2). Any number of ants may stand on one cell. The
-        order within a step: each ant deposits pheromone, then acts; the pheromone then decays.
+        The nest is the cell at the centre, (width // 2, height // 2). Several ants may be on one cell. The order of a
+        step is: each ant deposits pheromone, then acts; then the pheromone decays.
 
     Actions (Discrete(5)):
-        0: -x, 1: +x, 2: -y, 3: +y; a move off the grid leaves the ant where it is.
-        4: pick up or drop. An ant without food that stands on food takes one piece; an ant with food that stands on the
-            nest delivers it; in any other case nothing happens (food cannot be dropped elsewhere). If more ants reach
-            for a source than it has pieces left, every one of them is as likely as the others to get one.
+        0: -x, 1: +x, 2: -y, 3: +y; after a move off the grid the ant stays where it is.
+        4: pick up or drop. An ant without food that is on food takes one piece. An ant with food that is on the nest
+            delivers it. In all other cases nothing happens (food cannot be dropped elsewhere). If a source has fewer
+            pieces than ants that want one, each of these ants has the same probability to get one.
 
     Observations (Box, float32):
         | index | meaning | unit | range |
@@ -88,30 +88,29 @@ class AntColony(ArrayWorld):
         | 2 | carrying food | flag | 0 or 1 |
         | 3, 4, 5, 6 | pheromone of the neighbour cell at -x, +x, -y, +y; 0 outside the grid | - | [0, 1] |
         | 7, 8 | unit vector to the nest if carrying, else to the nearest source with food left | - | [-1, 1] |
-        Nearest is by Euclidean distance; of two at the same distance, the same one is always taken. The vector is 0 on
-        the target itself, where no food is left, and where no food is within `sense_radius`; the nest is seen from
-        everywhere.
+        The nearest source is that with the smallest Euclidean distance; between two equal distances the choice is
+        always the same. The vector is 0 on the target itself, if no food is left, and if no food is within
+        `sense_radius`. The nest is seen from everywhere.
 
     Pheromone:
-        In each step an ant deposits `pheromone_strength` on the cell on which it stood before the step, twice that if
-        it was carrying *before the step* (the flag that it had observed): place and load are those with which it leaves
-        the cell. So the step that picks up still deposits once and the step that delivers deposits twice. The grid is
-        then multiplied by `pheromone_decay` and clipped to [0, 1].
+        In each step an ant deposits `pheromone_strength` on the cell where it was before the step, and twice as much if
+        it carried food *before the step* (the flag that it had observed). So the step that picks up deposits once, and
+        the step that delivers deposits twice. Then the grid is multiplied by `pheromone_decay` and clipped to [0, 1].
 
     Rewards:
-        +1 for a piece picked up, +10 for a piece delivered, -0.01 in any other step; each to the ant that did it.
+        +1 for picking up a piece, +10 for delivering a piece, -0.01 in every other step; to the ant that acts.
 
     Start:
-        Ants on cells drawn uniformly from those within 2 cells (Chebyshev) of the nest; sources on distinct cells drawn
-        uniformly from the whole grid but the nest; no pheromone.
+        Ants are on cells drawn uniformly from those within 2 cells (Chebyshev distance) of the nest. Sources are on
+        distinct cells drawn uniformly from the whole grid except the nest. There is no pheromone.
 
     End:
-        Terminated when every piece is delivered; truncated after `max_steps` steps unless terminated.
+        Terminated when all pieces are delivered; otherwise truncated after `max_steps` steps.
 
     Metrics:
-        `food_collected`: pieces delivered. `food_collected_fraction`: that over all pieces. `pheromone_coverage`: share
-        of cells with more than 0.1 pheromone now. `ant_efficiency`: pieces delivered per 1000 steps of the colony,
-        food_collected / steps * 1000.
+        `food_collected`: number of delivered pieces. `food_collected_fraction`: this divided by the number of all
+        pieces. `pheromone_coverage`: share of cells with more than 0.1 pheromone now. `ant_efficiency`: delivered
+        pieces per 1000 steps of the colony, food_collected / steps * 1000.
 
     Arguments:
         config: the rules.
@@ -145,18 +144,19 @@ class AntColony(ArrayWorld):
         self._build_state()
 
     def _build_tables(self) -> None:
-        """Look-up tables over the cells of a grid with a border of one cell, so that no step asks for the edge."""
+        """Makes look-up tables over the cells of a grid with a border of one cell. So no step needs to check for
+        edges."""
         width, height, stride = self.width, self.height, self.height + 2
         self._num_cells = (width + 2) * stride  # of one bordered grid; cell (x, y) has number (x + 1) * stride + y + 1
         xy = np.stack(np.divmod(np.arange(self._num_cells), stride), axis=-1) - 1  # (cells, 2)
-        self._x, self._y = xy.T.astype(np.float32)
+        self.cell_x, self.cell_y = xy.T.astype(np.float32)
         inside = np.asarray(((xy >= 0) & (xy < (width, height))).all(axis=-1))  # (cells,) bool
         nest = np.array((width // 2, height // 2))
         self._nest = int((nest[0] + 1) * stride + nest[1] + 1)
 
         self._around = np.array((-stride, stride, -1, 1))  # (4,) cell number of each neighbour less one's own
         cells = np.flatnonzero(inside)
-        self._next_cell = np.tile(np.arange(self._num_cells)[:, None], 5)  # (cells, 5) where each action leads
+        self._next_cell = np.tile(np.arange(self._num_cells)[:, None], 5)  # (cells, 5) cell after each action
         neighbours = cells[:, None] + self._around
         self._next_cell[cells, :USE] = np.where(inside[neighbours], neighbours, cells[:, None])
 
@@ -170,16 +170,16 @@ class AntColony(ArrayWorld):
 
     def _build_state(self) -> None:
         copies, ants, sources = self.num_envs, self.config.n_agents, self.config.n_food_sources
-        self._first = np.arange(copies)[:, None] * self._num_cells  # (B, 1) index of each copy's cell 0 in a grid
-        self._pheromone = np.zeros(copies * self._num_cells, np.float32)  # (B * cells,)
-        self._pieces = np.zeros(copies * self._num_cells, np.int64)  # (B * cells,) pieces of food on each cell
-        self._sources = np.repeat(self._first, sources, axis=1)  # (B, S) index of each source in the grids
-        self._food_x = np.full((copies, 1, sources), FAR, np.float32)  # FAR where a source is exhausted
-        self._food_y = np.full((copies, 1, sources), FAR, np.float32)
-        self._cell = np.full((copies, ants), self._nest)  # (B, N) cell number of each ant
-        self._carrying = np.zeros((copies, ants), np.bool_)  # (B, N)
-        self._heading = np.zeros((copies, ants), np.int64)  # (B, N) last move, 0..3; for the picture only
-        self._delivered = np.zeros(copies, np.int64)  # (B,) pieces
+        self.first_cell = np.arange(copies)[:, None] * self._num_cells  # (B, 1) index of each copy's cell 0 in a grid
+        self.pheromone = np.zeros(copies * self._num_cells, np.float32)  # (B * cells,)
+        self.pieces = np.zeros(copies * self._num_cells, np.int64)  # (B * cells,) pieces of food on each cell
+        self.sources = np.repeat(self.first_cell, sources, axis=1)  # (B, S) index of each source in the grids
+        self.food_x = np.full((copies, 1, sources), FAR, np.float32)  # FAR where a source is exhausted
+        self.food_y = np.full((copies, 1, sources), FAR, np.float32)
+        self.cell = np.full((copies, ants), self._nest)  # (B, N) cell number of each ant
+        self.carrying = np.zeros((copies, ants), np.bool_)  # (B, N)
+        self.heading = np.zeros((copies, ants), np.int64)  # (B, N) last move, 0..3; for the picture only
+        self.delivered = np.zeros(copies, np.int64)  # (B,) pieces
         self.episode_steps = np.zeros(copies, np.int64)  # (B,) steps since the copy's reset
 
         strength, radius = self.config.pheromone_strength, self.config.sense_radius
@@ -190,26 +190,26 @@ class AntColony(ArrayWorld):
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
         """See `World.reset`."""
-        pheromone, pieces = (grid.reshape(self.num_envs, -1) for grid in (self._pheromone, self._pieces))
+        pheromone, pieces = (grid.reshape(self.num_envs, -1) for grid in (self.pheromone, self.pieces))
         for copy, rng in self._restarted(seeds, copies):
-            self._cell[copy] = rng.choice(self._start_cells, self.config.n_agents)
+            self.cell[copy] = rng.choice(self._start_cells, self.config.n_agents)
             food = rng.choice(self._food_cells, self.config.n_food_sources, replace=False)
             pheromone[copy], pieces[copy] = 0.0, 0
             pieces[copy, food] = self.config.food_per_source
-            self._sources[copy] = food + self._first[copy]
-            self._food_x[copy], self._food_y[copy] = self._x[food], self._y[food]
-            self._carrying[copy], self._heading[copy] = False, 0
-            self._delivered[copy], self.episode_steps[copy] = 0, 0
-        return self._observe()
+            self.sources[copy] = food + self.first_cell[copy]
+            self.food_x[copy], self.food_y[copy] = self.cell_x[food], self.cell_y[food]
+            self.carrying[copy], self.heading[copy] = False, 0
+            self.delivered[copy], self.episode_steps[copy] = 0, 0
+        return self.observe()
 
-    def _observe(self) -> Observations:
-        free = ~self._carrying
-        observations = self._own_view.take(self._cell, axis=0)  # (B, N, 9) the view of a carrying ant
-        observations[..., 2] = self._carrying
-        observations[..., 3:7] = self._pheromone.take((self._cell + self._first)[..., None] + self._around)
+    def observe(self) -> Observations:
+        free = ~self.carrying
+        observations = self._own_view.take(self.cell, axis=0)  # (B, N, 9) the view of a carrying ant
+        observations[..., 2] = self.carrying
+        observations[..., 3:7] = self.pheromone.take((self.cell + self.first_cell)[..., None] + self._around)
 
-        dx = self._food_x - self._x.take(self._cell)[..., None]  # (B, N, S)
-        dy = self._food_y - self._y.take(self._cell)[..., None]
+        dx = self.food_x - self.cell_x.take(self.cell)[..., None]  # (B, N, S)
+        dy = self.food_y - self.cell_y.take(self.cell)[..., None]
         squared = dx * dx + dy * dy
         nearest = squared.argmin(axis=-1).ravel() + self._row  # (B * N,)
         squared = squared.take(nearest)
@@ -219,55 +219,62 @@ class AntColony(ArrayWorld):
             np.copyto(observations[..., column], (delta.take(nearest) / distance).reshape(free.shape), where=free)
         return {GROUP: observations}
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """See `World.step`. Raises ValueError for an action outside 0..4 or of the wrong shape."""
         action = np.asarray(actions[GROUP])
-        if action.shape != self._cell.shape or action.min() < 0 or action.max() > USE:
-            raise ValueError(f"actions of {GROUP} must have the shape {self._cell.shape} and be in 0..{USE}")
-        left = self._cell + self._first  # (B, N) where the ants stand before the step
-        np.add.at(self._pheromone, left.ravel(), self._deposits.take(self._carrying).ravel())
-        self._pheromone *= self.config.pheromone_decay
-        np.minimum(self._pheromone, 1.0, out=self._pheromone)
+        if action.shape != self.cell.shape or action.min() < 0 or action.max() > USE:
+            raise ValueError(f"actions of {GROUP} must have the shape {self.cell.shape} and be in 0..{USE}")
+        left = self.cell + self.first_cell  # (B, N) where the ants stand before the step
+        np.add.at(self.pheromone, left.ravel(), self._deposits.take(self.carrying).ravel())
+        self.pheromone *= self.config.pheromone_decay
+        np.minimum(self.pheromone, 1.0, out=self.pheromone)
 
         using = action == USE
         rewards = np.full(action.shape, STEP_REWARD, np.float32)
         if using.any():
             self._use(using, left, rewards)
-        self._cell[...] = self._next_cell.take(self._cell * 5 + action)
-        np.copyto(self._heading, action, where=~using)
+        self.cell[...] = self._next_cell.take(self.cell * 5 + action)
+        np.copyto(self.heading, action, where=~using)
         self.episode_steps += 1
 
-        terminated = self._delivered == self.total_food
+        terminated = self.delivered == self.total_food
         truncated = (self.episode_steps >= self.config.max_steps) & ~terminated
-        return Step(self._observe(), {GROUP: rewards}, terminated, truncated)
+        return Step(self.observe(), {GROUP: rewards}, terminated, truncated)
 
     def _use(self, using: np.ndarray, cell: np.ndarray, rewards: np.ndarray) -> None:
-        """Picks up and delivers; (B, N): who acts, the index of its cell in the grids, the rewards to fill in."""
-        delivers = using & self._carrying & (self._cell == self._nest)
-        picks = using & ~self._carrying & (self._pieces.take(cell) > 0)
+        """Ants pick up and deliver.
+
+        Args:
+            using: (B, N) bool, ants that choose this action.
+            cell: (B, N) index of each ant's cell in the grids.
+            rewards: (B, N), filled in.
+        """
+        delivers = using & self.carrying & (self.cell == self._nest)
+        picks = using & ~self.carrying & (self.pieces.take(cell) > 0)
         if picks.any():
             self._take_food(picks, cell)
         rewards[picks], rewards[delivers] = PICK_REWARD, DELIVER_REWARD
-        self._carrying ^= picks | delivers
-        self._delivered += delivers.sum(axis=1)
+        self.carrying ^= picks | delivers
+        self.delivered += delivers.sum(axis=1)
 
     def _take_food(self, picks: np.ndarray, cell: np.ndarray) -> None:
-        """Removes a piece for each ant in `picks` (B, N); those who lose the draw for the last ones are struck off."""
+        """Removes a piece for each ant in `picks` (B, N) bool. Ants that do not get one of the last pieces are set to
+        False."""
         claimed = cell[picks]
-        np.subtract.at(self._pieces, claimed, 1)
-        for index in np.unique(claimed[self._pieces[claimed] < 0]):  # rare: empty in nearly every step
+        np.subtract.at(self.pieces, claimed, 1)
+        for index in np.unique(claimed[self.pieces[claimed] < 0]):  # rare: empty in nearly every step
             copy = index // self._num_cells
             claimants = np.flatnonzero(picks[copy] & (cell[copy] == index))
-            picks[copy, self._rngs[copy].choice(claimants, -self._pieces[index], replace=False)] = False
-            self._pieces[index] = 0
-        exhausted = self._pieces.take(self._sources) == 0
-        self._food_x[:, 0][exhausted] = self._food_y[:, 0][exhausted] = FAR
+            picks[copy, self._rngs[copy].choice(claimants, -self.pieces[index], replace=False)] = False
+            self.pieces[index] = 0
+        exhausted = self.pieces.take(self.sources) == 0
+        self.food_x[:, 0][exhausted] = self.food_y[:, 0][exhausted] = FAR
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
         """See `World.episode_metrics`; the names are explained at the class."""
         copies = np.asarray(copies, dtype=np.intp)
-        delivered = self._delivered[copies].astype(np.float64)
-        covered = (self._pheromone.reshape(self.num_envs, -1)[copies] > COVERED).sum(axis=1)
+        delivered = self.delivered[copies].astype(np.float64)
+        covered = (self.pheromone.reshape(self.num_envs, -1)[copies] > COVERED).sum(axis=1)
         return {
             "food_collected": delivered,
             "food_collected_fraction": delivered / self.total_food,
@@ -279,35 +286,35 @@ class AntColony(ArrayWorld):
         """The colony from above, x to the right and y down, `(height, width, 3)` uint8 pixels."""
         shape = (self.num_envs, self.width + 2, self.height + 2)
         return draw_colony(
-            pheromone=self._pheromone.reshape(shape)[copy, 1:-1, 1:-1],
-            pieces=self._pieces.reshape(shape)[copy, 1:-1, 1:-1],
-            ants=np.stack((self._x, self._y), axis=-1)[self._cell[copy]],
-            headings=np.array(DIRECTIONS)[self._heading[copy]],
-            carrying=self._carrying[copy],
+            pheromone=self.pheromone.reshape(shape)[copy, 1:-1, 1:-1],
+            pieces=self.pieces.reshape(shape)[copy, 1:-1, 1:-1],
+            ants=np.stack((self.cell_x, self.cell_y), axis=-1)[self.cell[copy]],
+            headings=np.array(DIRECTIONS)[self.heading[copy]],
+            carrying=self.carrying[copy],
             nest=(self.width // 2, self.height // 2),
-            food_left=1.0 - self._delivered[copy] / self.total_food,
+            food_left=1.0 - self.delivered[copy] / self.total_food,
         )
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {
-            "pheromone": self._pheromone,
-            "pieces": self._pieces,
-            "sources": self._sources,
-            "food_x": self._food_x,
-            "food_y": self._food_y,
-            "cell": self._cell,
-            "carrying": self._carrying,
-            "heading": self._heading,
-            "delivered": self._delivered,
+            "pheromone": self.pheromone,
+            "pieces": self.pieces,
+            "sources": self.sources,
+            "food_x": self.food_x,
+            "food_y": self.food_y,
+            "cell": self.cell,
+            "carrying": self.carrying,
+            "heading": self.heading,
+            "delivered": self.delivered,
             "episode_steps": self.episode_steps,
         }
 
 
-def parallel_env(**settings: Any) -> "WorldParallelEnv":
-    """The colony as a PettingZoo `ParallelEnv`.
+def parallel_env(**settings: object) -> "WorldParallelEnv":
+    """The colony as a PettingZoo `ParallelEnv`: see `marl_tune.envs.parallel_env`, which serves every other world, too.
 
     Args:
-        settings: fields of `AntColonyConfig`; those left out are as in conf/env/ant_colony.yaml.
+        settings: fields of `AntColonyConfig`. The others have the values of conf/env/ant_colony.yaml.
     """
     from marl_tune.envs.parallel_env import WorldParallelEnv  # here, as nothing else in this file needs pettingzoo
 

@@ -1,4 +1,4 @@
-"""A three-dimensional grid of resources: the world, its pictures, the scripted tracker."""
+"""A three-dimensional grid of resources: the world, its pictures, a scripted policy."""
 
 from marl_tune.envs.bio_grid.world import BioGrid, BioGridConfig
 

@@ -1,4 +1,4 @@
-"""Draws a bio grid as an RGB array, layer by layer, in NumPy only."""
+"""Draws a bio grid as an RGB array, layer by layer, with NumPy only."""
 
 import math
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from marl_tune.envs.drawing import BACKGROUND, GOLDEN_ANGLE, blend_disc, crowds,
 
 PICTURE_WIDTH, PICTURE_HEIGHT = 960, 720  # pixels that the layers fill at most
 MARGIN = 14  # pixels around a layer
-PIP = 4  # pixels, radius of the marks above a layer that say which one it is
-ABREAST = 4  # layers in a row, where there are no more; else the rows are as many as the columns
+PIP = 4  # pixels; radius of the marks above a layer that show its number
+ABREAST = 4  # up to so many layers are drawn in one row; more are drawn in a square
 
 HEAT = np.array(((30, 34, 50), (56, 34, 98), (128, 42, 116), (196, 76, 84), (226, 150, 84)), np.float32)
-# colours of pheromone levels 0 to 1, at equal distances
+# colours of pheromone levels from 0 to 1, at equal distances
 PIP_ON, PIP_OFF = (238, 240, 245), (58, 64, 84)
 NEST, NEST_HOLE = (214, 168, 108), (84, 56, 36)
 NODE, NODE_OPEN, NODE_HOLE = (56, 132, 62), (120, 240, 122), (20, 50, 28)
@@ -30,16 +30,16 @@ def draw_grid(
     open_nodes: np.ndarray,
     nest: Sequence[int],
 ) -> np.ndarray:
-    """The layers of a grid from above, z = 0 first: x to the right, y down; the bright one of the marks above a layer
-    says which it is.
+    """Draws the layers of a grid from above, z = 0 first: x to the right, y down. The bright mark above a layer shows
+    its number.
 
     Args:
         pheromone: (width, height, depth) in [0, 1].
         agents: (N, 3) cell (x, y, z) of each agent.
         loads: (N,) in [0, 1], drawn as a green core.
         nodes: (M, 3) cell of each node, drawn as a ring.
-        amounts: (M,) in [0, 1], what is left in each node; its disc has that share of the ring's area.
-        open_nodes: (M,) bool, whether there are agents enough to drain it; their rings are bright.
+        amounts: (M,) in [0, 1], what is left in each node, drawn as a disc with this share of the ring's area.
+        open_nodes: (M,) bool, whether there are enough agents to drain the node; the ring is then bright.
         nest: cell (x, y, z).
 
     Returns:
@@ -77,14 +77,14 @@ def draw_grid(
 
 
 def _draw_pips(canvas: np.ndarray, left: int, top: int, layer: int, depth: int) -> None:
-    """One mark per layer of the grid above the layer at (left, top), pixels; the layer's own is bright."""
+    """Draws one mark per layer above the layer at (left, top), pixels. The mark of the layer itself is bright."""
     for z in range(depth):
         spot = left + PIP + 3 * PIP * z, top - MARGIN / 2 - PIP / 2
         blend_disc(canvas, spot, PIP, PIP_ON if z == layer else PIP_OFF)
 
 
 def _spread(agents: np.ndarray) -> np.ndarray:
-    """Moves agents that share a cell apart along x and y, (N, 3), like the seeds of a sunflower."""
+    """Moves agents that share a cell apart along x and y, in a spiral: cells (N, 3) -> centres (N, 3)."""
     spots = agents.astype(np.float64)
     for crowd in crowds(agents):
         rank = np.arange(len(crowd))

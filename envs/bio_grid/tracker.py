@@ -1,22 +1,24 @@
-"""A scripted gatherer for the bio grid: up the scent to a node, wait for a team there, home when full."""
+"""A scripted policy for the bio grid: agents follow the pheromone to a node, wait for a team, and go home when full."""
 
 import numpy as np
 
+from marl_tune.envs.agent_group import Actions
 from marl_tune.envs.bio_grid.world import GROUP, STAY, BioGrid
 
-FRESH = 0.97  # share of a node's lasting pheromone above which a smell is a node's and not an old mark
+FRESH = 0.97  # pheromone above this share of a node's steady level is taken for a node, not for an old mark
 FULL = 0.999  # load that an agent goes home with
-QUIT = 0.05  # chance in each step that an agent which waits in vain goes elsewhere
+QUIT = 0.05  # probability in each step that an agent which waits in vain leaves
 
 
 class Tracker:
-    """Plays the bio grid from the agents' own observations, with a way-point and the last load of each agent as memory.
+    """Plays the bio grid from the agents' own observations. Its memory is a way-point and the last load of each agent.
 
-    An agent that smells a node in its cell stays until it is full, or, while nobody drains it, for 20 steps on average.
-    One with a load and no node carries it to the nest. An agent without goes where the gradient tells of a neighbour
-    cell that smells like a node; otherwise to a way-point: the cell where it was last filled, and from there on cells
-    drawn at random. It deposits nothing, so the pheromone is that of the nodes alone. An old mark smells less, but for
-    settings by which the pheromone hardly decays; with much diffusion no smell is a node's, and it searches blindly.
+    An agent that senses a node in its cell stays until it is full. If nobody drains the node, it stays for 20 steps on
+    average. An agent with a load and without a node carries the load to the nest. An agent without a load goes to a
+    neighbour cell whose pheromone, by the gradient, is that of a node. Otherwise it goes to a way-point: first to the
+    cell where it was last filled, then to cells drawn at random. Agents deposit nothing, so all pheromone comes from
+    nodes. If the pheromone hardly decays, old marks are taken for nodes. With much diffusion no cell has the level of a
+    node, and the search is random.
 
     Args:
         world: the grid to play.
@@ -29,12 +31,12 @@ class Tracker:
         self._sides, self._nest = np.array(world.sides), np.array(world.config.nest)
         shape = (world.num_envs, len(world.groups[0].agents))
         self._goal = np.zeros((*shape, 3), np.int64)  # (B, N, 3) way-point of each agent
-        self._roams = np.zeros(shape, np.bool_)  # (B, N) whether it goes there whatever it smells
+        self._roams = np.zeros(shape, np.bool_)  # (B, N) whether it goes there and ignores pheromone
         self._load = np.zeros(shape, np.float32)  # (B, N) one step ago
         scent, loss = world.config.node_scent, 1 - world.config.pheromone_decay
         self._node_level = FRESH * scent / max(scent, loss) if scent else np.inf
 
-    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def act(self, observations: dict[str, np.ndarray]) -> Actions:
         """Observations (B, N, 12) of the group `agents` -> its actions (B, N) int64."""
         seen = observations[GROUP]
         load, level = seen[..., 3], seen[..., 4]
@@ -61,10 +63,10 @@ class Tracker:
     def _best_neighbour(
         self, cell: np.ndarray, level: np.ndarray, gradient: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The strongest smell among the neighbour cells, as far as the gradient tells, and the move that leads there.
+        """The highest pheromone level among the neighbour cells, by the gradient, and the move that leads there.
 
-        At a wall the gradient is the neighbour's level less the own. Elsewhere it is half the difference of two, so
-        that the stronger one has at least twice the gradient.
+        At a wall the gradient is the neighbour's level minus the own level. Elsewhere it is half the difference of two
+        neighbours, so that the higher one is at least twice the gradient.
         """
         at_low, at_high = cell == 0, cell == self._sides - 1
         own = level[..., None]
@@ -79,7 +81,7 @@ class Tracker:
 
 
 def _move_along(vector: np.ndarray) -> np.ndarray:
-    """The move along the largest component of each vector, (..., 3) -> (...) in 0..6; 6 (stay) where all are 0."""
+    """The move along the largest component of each vector, (..., 3) -> (...) in 0..6; 6 (stay) if all are 0."""
     axis = np.abs(vector).argmax(axis=-1)
     along = np.take_along_axis(vector, axis[..., None], axis=-1)[..., 0]
     return np.where(along == 0, STAY, 2 * axis + (along > 0))

@@ -1,27 +1,28 @@
-"""What two-player games of pieces on a board have in common: two players place pieces by turns, a full line wins."""
+"""Base of board games for two players who place pieces in turn. A full line of own pieces wins."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, Observations
 from marl_tune.envs.array_world import ArrayWorld
+from marl_tune.envs.curriculum import WorldConfig
 from marl_tune.envs.groups import checked_actions
-from marl_tune.envs.world import STAYS, TERMINATED, Step, resolve_reset
+from marl_tune.envs.world import STAYS, TERMINATED, Step, WorldState, resolve_reset
 
 GROUP = "player"
-OBSERVATION, ACTION_MASK = "observation", "action_mask"  # keys of what a player sees
-NOT_BEGUN, PLAYED, WON, DRAWN, ILLEGAL = range(5)  # how a game stands; the last three are ends
-ILLEGAL_REWARD = -1.0  # PettingZoo's, for whoever moves against the rules; nothing for the other
+OBSERVATION, ACTION_MASK = "observation", "action_mask"  # keys of a player's observation
+NOT_BEGUN, PLAYED, WON, DRAWN, ILLEGAL = range(5)  # state of a game; the last three are ends
+ILLEGAL_REWARD = -1.0  # for the player who makes an illegal move, as in PettingZoo; the other one gets 0
 PLANES = np.array((((0, 0), (1, 0), (0, 1)), ((0, 0), (0, 1), (1, 0))), np.int8)
-# (player, piece, plane): what a player's planes show of a cell with no piece, or with one of the first or the second
+# (player, piece, plane): entries of a player's planes for a cell with no piece, or one of the first or second player
 
 
 def board_lines(rows: int, columns: int, length: int) -> np.ndarray:
-    """All straight lines of so many cells side by side: (lines, length) cell numbers, `row * columns + column`."""
+    """All straight lines of `length` adjacent cells: (lines, length) cell numbers, `row * columns + column`."""
     lines = []
     for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
         for row in range(rows):
@@ -33,60 +34,62 @@ def board_lines(rows: int, columns: int, length: int) -> np.ndarray:
 
 
 def lines_through(lines: np.ndarray, num_cells: int) -> np.ndarray:
-    """The lines of each cell, (cells, length, most lines of a cell); where a cell has fewer its first is repeated."""
+    """The lines through each cell, (cells, length, lines). A cell with fewer lines than others repeats its first
+    one."""
     of_cell = [lines[(lines == cell).any(axis=1)] for cell in range(num_cells)]
     number = np.arange(max(map(len, of_cell)))
     return np.stack([own[np.where(number < len(own), number, 0)].T for own in of_cell])
 
 
 class Board(ArrayWorld):
-    """B boards on which two players place pieces by turns, the first one of `AGENTS` first.
+    """B boards on which two players place pieces in turn. The first of `AGENTS` begins.
 
-    A subclass says how large a board is, what wins, and where an action puts a piece. Cell `row * COLUMNS + column`.
+    A subclass defines the size of the board, the length of a winning line, and the cell of an action's next piece.
+    Cells are numbered `row * COLUMNS + column`.
     """
 
     AGENTS: ClassVar[tuple[str, str]]
     ROWS: ClassVar[int]
     COLUMNS: ClassVar[int]
-    IN_A_ROW: ClassVar[int]  # pieces of one player on a straight line that win
+    IN_A_ROW: ClassVar[int]  # length of a winning line
     NUM_ACTIONS: ClassVar[int]
 
-    def __init__(self, config: Any, num_envs: int = 1):
+    def __init__(self, config: WorldConfig, num_envs: int = 1):
         self.config, self.num_envs = config, num_envs
         bits = {OBSERVATION: (self.ROWS, self.COLUMNS, 2), ACTION_MASK: (self.NUM_ACTIONS,)}
         seen = gym.spaces.Dict({key: gym.spaces.Box(0, 1, shape, np.int8) for key, shape in bits.items()})
         self.groups = (AgentGroup(GROUP, self.AGENTS, seen, gym.spaces.Discrete(self.NUM_ACTIONS)),)
-        self._rngs = []  # nothing is drawn
+        self._rngs = []  # the game has no randomness
         num_cells = self.ROWS * self.COLUMNS
         self._lines = board_lines(self.ROWS, self.COLUMNS, self.IN_A_ROW)
         self._lines_through = lines_through(self._lines, num_cells)
         self._copies, self._first_of_copy = np.arange(num_envs), num_cells * np.arange(num_envs)
-        self._views = PLANES.reshape(-1).view(np.int16)  # (player * 3 + piece,), both planes of a cell in one number
+        self._views = PLANES.reshape(-1).view(np.int16)  # (player * 3 + piece,): both planes of a cell as one number
         self._board = np.zeros((num_envs, num_cells), np.int8)  # 0: empty, 1, 2: of that player
         self._landing = np.tile(self._first_cells(), (num_envs, 1))  # (B, actions) cell of each action's next piece
-        self._turn = np.zeros(num_envs, np.int64)  # 0, 1: who is to move, or moved last where a game is over
+        self._turn = np.zeros(num_envs, np.int64)  # 0, 1: the player to move; in a finished game, the last mover
         self._standing = np.full(num_envs, NOT_BEGUN, np.int8)
         self._note_who_acts()
 
     @abstractmethod
     def _first_cells(self) -> np.ndarray:
-        """The cell that the first piece of each action comes to lie on, (actions,)."""
+        """The cell of the first piece of each action, (actions,)."""
 
     @abstractmethod
     def _next_cells(self, cells: np.ndarray) -> np.ndarray:
-        """Where the next piece of an action comes to lie, of the cells of the last: (K,) -> (K,); below 0: nowhere."""
+        """The cell of an action's next piece, from the cell of its last one: (K,) -> (K,). Below 0: there is none."""
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
-        """See `World.reset`: an empty board. Copies that have never been reset are observed as zeros."""
+        """See `World.reset`: an empty board. The observations of copies that have never been reset are zeros."""
         chosen = [copy for copy, _ in resolve_reset(self.num_envs, seeds, copies)]
         self._board[chosen], self._landing[chosen] = 0, self._first_cells()
         self._turn[chosen], self._standing[chosen] = 0, PLAYED
         self._note_who_acts()
-        return self._observe()
+        return self.observe()
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
-        """See `World.step`. Raises ValueError for actions of the wrong shape, or that are no action at all of whoever
-        is to move."""
+    def step(self, actions: Actions) -> Step:
+        """See `World.step`. Raises ValueError for actions of the wrong shape, or if the action of the player to move is
+        outside of its space."""
         given = checked_actions(self.groups[0], actions[GROUP], self.num_envs)
         action, mover = given[self._copies, self._turn], self._turn
         played = self._standing == PLAYED
@@ -113,10 +116,10 @@ class Board(ArrayWorld):
             rewards[self._copies, 1 - mover] -= won
             left[ended] = TERMINATED
         self._note_who_acts()
-        return Step(self._observe(), {GROUP: rewards}, ended, np.zeros(self.num_envs, np.bool_), {GROUP: left})
+        return Step(self.observe(), {GROUP: rewards}, ended, np.zeros(self.num_envs, np.bool_), {GROUP: left})
 
     def _lines_full(self, mover: np.ndarray, cell: np.ndarray) -> np.ndarray:
-        """Whether all of a line through a cell is the mover's, (B,) of both -> (B,) bool."""
+        """Whether a line through a cell has only pieces of `mover`: players (B,) and cells (B,) -> (B,) bool."""
         mine = self._board == (mover + 1)[:, None]  # (B, cells)
         lines = self._lines_through.take(cell, axis=0, mode="wrap") + self._first_of_copy[:, None, None]
         return mine.take(lines).all(axis=1).any(axis=1)
@@ -129,8 +132,8 @@ class Board(ArrayWorld):
     def _note_who_acts(self) -> None:
         self.acting = {GROUP: (self._standing == PLAYED)[:, None] & (self._turn[:, None] == (0, 1))}
 
-    def _observe(self) -> Observations:
-        """What those see that are to move, and both where a game is over; zeros for others."""
+    def observe(self) -> Observations:
+        """Observations of the player to move, or of both players if the game is over; zeros for others."""
         assert self.acting is not None
         seen = self.acting[GROUP] | (self._standing > PLAYED)[:, None]  # (B, 2)
         views = self._views.take(self._board[:, None] + np.array(((0,), (3,)), np.int8))  # (B, 2, cells)
@@ -150,7 +153,7 @@ class Board(ArrayWorld):
         }
 
     def _winning_cells(self, copy: int) -> np.ndarray:
-        """Cells of the full lines of one copy's winner, those of no line where nobody has won."""
+        """Cells of the winner's full lines in one copy; no cells if there is no winner."""
         if self._standing[copy] != WON:
             return np.empty(0, np.int64)
         mine = self._board[copy] == self._turn[copy] + 1
@@ -159,7 +162,7 @@ class Board(ArrayWorld):
     def _arrays(self) -> dict[str, np.ndarray]:
         return {"board": self._board, "landing": self._landing, "turn": self._turn, "standing": self._standing}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: WorldState) -> None:
         """See `ArrayWorld.set_state`."""
         super().set_state(state)
         self._note_who_acts()

@@ -1,4 +1,4 @@
-"""Draws the boards of connect four and tic-tac-toe as RGB arrays, in NumPy only."""
+"""Draws the boards of connect four and tic-tac-toe as RGB arrays, with NumPy only."""
 
 from collections.abc import Collection, Sequence
 
@@ -19,11 +19,11 @@ WON_RING = (255, 255, 255)
 
 
 def draw_connect_four(board: np.ndarray, won: Collection[int]) -> np.ndarray:
-    """A blue frame with round holes, and below it a bar of how full it is.
+    """Draws a blue frame with round holes. The bar below it shows how full the board is.
 
     Args:
         board: (rows, columns), row 0 on top; 0: empty, 1: red, 2: yellow.
-        won: cells, `row * columns + column`, that are ringed.
+        won: cells of the winning line, `row * columns + column`, which get a ring.
 
     Returns:
         (height, width, 3) uint8 pixels.
@@ -42,11 +42,11 @@ def draw_connect_four(board: np.ndarray, won: Collection[int]) -> np.ndarray:
 
 
 def draw_tictactoe(board: np.ndarray, won: Collection[int]) -> np.ndarray:
-    """A grid with crosses and circles, and below it a bar of how full it is.
+    """Draws a grid with crosses and circles. The bar below it shows how full the board is.
 
     Args:
         board: (rows, columns); 0: empty, 1: cross, 2: circle.
-        won: cells, `row * columns + column`, that are lit.
+        won: cells of the winning line, `row * columns + column`, which are highlighted.
 
     Returns:
         (height, width, 3) uint8 pixels.
@@ -72,20 +72,20 @@ def draw_tictactoe(board: np.ndarray, won: Collection[int]) -> np.ndarray:
 
 
 def _centre(cell: int, columns: int, side: int) -> tuple[float, float]:
-    """(column, row) of the middle of a cell, pixels of the canvas."""
+    """The centre of a cell, (column, row) in pixels of the canvas."""
     row, column = divmod(cell, columns)
     return MARGIN + (column + 0.5) * side, MARGIN + (row + 0.5) * side
 
 
 def _draw_cross(canvas: np.ndarray, centre: tuple[float, float], reach: float) -> None:
-    """Two strokes with round ends: discs along both diagonals."""
+    """Draws two lines with round ends, as discs along both diagonals."""
     for along in np.linspace(-reach, reach, 60):
         for across in (along, -along):
             blend_disc(canvas, (centre[0] + along, centre[1] + across), 0.24 * reach, MARKS[0])
 
 
 def _finished(canvas: np.ndarray, board: np.ndarray, colours: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """With the bar, in the colour of whoever moved last."""
+    """Adds the bar, in the colour of the last player who moved."""
     filled = int(np.count_nonzero(board))
     draw_bar(canvas, filled / board.size, colours[(filled + 1) % 2], BAR_EMPTY)
     return np.clip(canvas, 0, 255).astype(np.uint8)

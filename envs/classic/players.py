@@ -1,30 +1,31 @@
-"""Scripted players of board games, to play against or to be measured by: they choose from what an agent observes."""
+"""Scripted players of board games, as opponents and for comparison. They choose moves from agents' observations."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup
+from marl_tune.envs.agent_group import Actions, AgentGroup
 from marl_tune.envs.classic.board import ACTION_MASK, OBSERVATION, board_lines, lines_through
 from marl_tune.envs.classic.connect_four import ConnectFour
 from marl_tune.envs.classic.tictactoe import Tictactoe
 
-POWERS = 3 ** np.arange(9)  # of the cells in the number of a tic-tac-toe position: 0 empty, 1 own, 2 the other's
+POWERS = 3 ** np.arange(9)
+# weights of the cells in the number of a tic-tac-toe position; digit of a cell: 0 empty, 1 own, 2 the other's
 
 
-class Player(ABC):
-    """Plays for any agents of a board game, in all copies of its world at once, and remembers nothing of the games.
+class BoardPlayer(ABC):
+    """Base of the scripted players. A player acts for one or more agents in all copies of a world, and has no memory.
 
     Args:
         groups: the world's agent groups; each observes a Dict with `observation` and `action_mask`.
-        seed: of the choice among moves that are equally good to it; None: a fresh one.
+        seed: of the choice among equally good moves; None: a random seed.
 
     Raises:
-        ValueError: for a group that observes something else.
+        ValueError: for a group with other observations.
     """
 
     def __init__(self, groups: Sequence[AgentGroup], seed: int | Sequence[int] | None = None):
@@ -35,17 +36,15 @@ class Player(ABC):
         self.groups = tuple(groups)
         self._rng = np.random.default_rng(seed)
 
-    def act(
-        self, observations: Mapping[str, Mapping[str, np.ndarray]], acting: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Decides for those that act.
+    def act(self, observations: Mapping[str, Mapping[str, np.ndarray]], acting: Mapping[str, np.ndarray]) -> Actions:
+        """Chooses the actions of the agents that act.
 
         Args:
             observations: group -> observation (B, N, ...) and action_mask (B, N, A).
             acting: group -> (B, N) bool.
 
         Returns:
-            Group -> actions (B, N) int64; zeros for those that do not act.
+            Group -> actions (B, N) int64; zeros for agents that do not act.
         """
         actions = {name: np.zeros(acts.shape, np.int64) for name, acts in acting.items()}
         for name, acts in acting.items():
@@ -57,36 +56,37 @@ class Player(ABC):
 
     @abstractmethod
     def _candidates(self, board: np.ndarray, legal: np.ndarray) -> np.ndarray:
-        """The moves to choose from at random.
+        """The moves among which the player chooses at random.
 
         Args:
             board: (R, ...) observations.
             legal: (R, A) bool.
 
         Returns:
-            (R, A) bool, some of the legal ones.
+            (R, A) bool: one or more of the legal moves.
         """
 
-    def get_state(self) -> dict[str, Any]:
-        """Where its generator stands."""
+    def get_state(self) -> dict[str, object]:
+        """The state of the random generator."""
         return dict(self._rng.bit_generator.state)
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from where `get_state` was called."""
+    def set_state(self, state: dict[str, object]) -> None:
+        """Restores a state that `get_state` returned."""
         self._rng.bit_generator.state = state
 
 
-class RandomPlayer(Player):
-    """Makes any legal move, all with the same chance."""
+class RandomPlayer(BoardPlayer):
+    """Chooses any legal move, all with the same probability."""
 
     def _candidates(self, board: np.ndarray, legal: np.ndarray) -> np.ndarray:
         return legal
 
 
-class OnePly(Player):
-    """Wins where a move wins; else takes a cell on which the other would win with its next move; else plays at random.
+class OnePly(BoardPlayer):
+    """Looks one move ahead: it makes a winning move, else a move that blocks the other's winning move, else a random
+    one.
 
-    A subclass says of which game.
+    A subclass defines the lines of a game and the cells of its actions.
     """
 
     LINES: ClassVar[np.ndarray]  # (lines, pieces in a row that win) cells
@@ -105,18 +105,19 @@ class OnePly(Player):
         return np.where(best.any(axis=1, keepdims=True), best, legal)
 
     def _completes(self, pieces: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        """Whether one more piece makes a full line: pieces (R, cells) of one player, the cell of each action (R, A)."""
+        """Whether one more piece completes a line: pieces of one player (R, cells), cells of actions (R, A) -> (R, A)
+        bool."""
         lines = self._lines_through[cells]  # (R, A, length, lines)
         rows = np.arange(len(pieces))[:, None, None, None]
         return (pieces[rows, lines] | (lines == cells[..., None, None])).all(axis=2).any(axis=2)
 
     @abstractmethod
     def _cells(self, taken: np.ndarray) -> np.ndarray:
-        """The cell of each action, of taken cells (R, cells) bool: (R, A); any where an action is not legal."""
+        """The cell of each action: taken cells (R, cells) bool -> (R, A). Undefined for actions that are not legal."""
 
 
 class ConnectFourOnePly(OnePly):
-    """`OnePly` of connect four; it does not see what a piece of its own lets the other put on top of it."""
+    """`OnePly` for connect four. It ignores that its own piece may enable a winning piece on top of it."""
 
     NUM_CELLS = ConnectFour.ROWS * ConnectFour.COLUMNS
     LINES = board_lines(ConnectFour.ROWS, ConnectFour.COLUMNS, ConnectFour.IN_A_ROW)
@@ -128,7 +129,7 @@ class ConnectFourOnePly(OnePly):
 
 
 class TictactoeOnePly(OnePly):
-    """`OnePly` of tic-tac-toe."""
+    """`OnePly` for tic-tac-toe."""
 
     NUM_CELLS = Tictactoe.NUM_ACTIONS
     LINES = board_lines(Tictactoe.ROWS, Tictactoe.COLUMNS, Tictactoe.IN_A_ROW)
@@ -137,8 +138,8 @@ class TictactoeOnePly(OnePly):
         return np.broadcast_to(np.arange(self.NUM_CELLS), taken.shape)
 
 
-class TictactoePerfect(Player):
-    """Chooses among the moves of tic-tac-toe that are the best against a perfect player; so it never loses."""
+class TictactoePerfect(BoardPlayer):
+    """Chooses among the moves of tic-tac-toe that are best against a perfect player. It never loses."""
 
     def _candidates(self, board: np.ndarray, legal: np.ndarray) -> np.ndarray:
         digits = board.reshape(-1, len(POWERS), 2).astype(np.int64) @ (1, 2)  # (R, cells)
@@ -147,14 +148,17 @@ class TictactoePerfect(Player):
 
 @cache
 def best_moves() -> np.ndarray:
-    """By minimax: (3 ** 9, 9) bool, of each position of tic-tac-toe, numbered as by `POWERS`, the moves of the highest
-    value; none of a position that is over or cannot come up. Made once, in some 50 ms."""
+    """The moves with the highest minimax value in each position of tic-tac-toe, (3 ** 9, 9) bool.
+
+    Positions are numbered by `POWERS`. Positions that are over or impossible have no moves. The table is computed once,
+    in about 50 ms.
+    """
     table = np.zeros((3 ** len(POWERS), len(POWERS)), np.bool_)
     lines = [sum(1 << cell for cell in line) for line in TictactoeOnePly.LINES.tolist()]
 
     @cache
     def value(mine: int, theirs: int) -> int:
-        """1, 0 or -1 for who is to move, once both play perfectly."""
+        """1, 0 or -1: the result for the player to move if both play perfectly."""
         if any(theirs & line == line for line in lines):
             return -1
         moves = [cell for cell in range(len(POWERS)) if not (mine | theirs) >> cell & 1]

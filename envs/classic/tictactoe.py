@@ -1,4 +1,4 @@
-"""Tic-tac-toe: two players mark cells of a square; three in a line win."""
+"""Tic-tac-toe: two players mark cells of a square. Three own marks in a line win."""
 
 from dataclasses import dataclass
 
@@ -11,24 +11,24 @@ from marl_tune.envs.curriculum import WorldConfig
 
 @dataclass
 class TictactoeConfig(WorldConfig):
-    """Nothing to set: the board has its usual size."""
+    """There are no settings: the board has its usual size."""
 
     name: str
     # stem of the world: classic/tictactoe
 
 
 class Tictactoe(Board):
-    """Tic-tac-toe on B boards at once; equal to PettingZoo's tictactoe_v3: the same actions lead to the same
+    """Tic-tac-toe on B boards at once. It equals PettingZoo's tictactoe_v3: the same actions lead to the same
     observations, rewards and ends, bit by bit.
 
     Description:
-        Two players mark, by turns, one of 3 x 3 cells. `player_1` begins, with crosses.
+        Two players in turn mark one of 3 x 3 cells. `player_1` begins, with crosses.
 
     Actions (Discrete(9)):
-        The cell, numbered row by row as the observation has them. (PettingZoo draws and tells of columns; on a square
-        that is the same game.)
+        The cell, numbered row by row as in the observation. (PettingZoo numbers and draws the cells column by column.
+        On a square board this is the same game.)
 
-    Observations (Dict), of whoever is to move, and of both when the game is over:
+    Observations (Dict), of the player to move, and of both players when the game is over:
         | key | type | meaning |
         |---|---|---|
         | observation | Box, int8, (3, 3, 2) | [row, column, plane]; plane 0: own marks, 1: the other's |
@@ -36,7 +36,7 @@ class Tictactoe(Board):
 
     Rewards:
         1 for three own marks in a row, a column or a diagonal, and -1 for the other player. -1 for a mark on a cell
-        that is not empty, which ends the game, and 0 for the other.
+        that is not empty, which ends the game; 0 for the other player.
 
     Start:
         An empty board, whatever the seed.
@@ -45,15 +45,14 @@ class Tictactoe(Board):
         Terminated by three in a line, by a full board, or by a mark on a cell that is not empty.
 
     Metrics:
-        `first_player_wins`, `second_player_wins`, `draws`, `illegal_moves`: 1 where the episode ended so, else 0.
+        `first_player_wins`, `second_player_wins`, `draws`, `illegal_moves`: 1 if the episode ended so, else 0.
 
     Arguments:
-        config: the world's stem.
+        config: the settings, of which there are none but the name.
         num_envs: B, the number of copies.
 
     Source:
-        The rules of PettingZoo 1.25, whose world of turns (`pettingzoo.classic.tictactoe_v3`) serves those who need one
-        outside this framework.
+        The rules of PettingZoo 1.25. Outside of this framework, use `pettingzoo.classic.tictactoe_v3`.
     """
 
     Config = TictactoeConfig
@@ -67,5 +66,5 @@ class Tictactoe(Board):
         return np.full(len(cells), -1)
 
     def render(self, copy: int = 0) -> np.ndarray:
-        """The board, crosses and circles, `(height, width, 3)` uint8 pixels; the cells of the line that won are lit."""
+        """The board, crosses and circles, `(height, width, 3)` uint8 pixels; the winning line is highlighted."""
         return draw_tictactoe(self._board[copy].reshape(self.ROWS, self.COLUMNS), self._winning_cells(copy))

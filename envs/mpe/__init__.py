@@ -1,1 +1,1 @@
-"""The Multi-Agent Particle Environments (MPE), batched: equal to PettingZoo's step by step, and much faster."""
+"""The Multi-Agent Particle Environments (MPE), batched. They equal PettingZoo's step by step, and are much faster."""

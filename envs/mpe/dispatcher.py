@@ -1,21 +1,22 @@
-"""A scripted player of simple spread: sends each agent to a landmark of its own, by the shortest ways in all."""
+"""A scripted policy for simple spread: it assigns a landmark to each agent, with the shortest total distance."""
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
+from marl_tune.envs.agent_group import Actions
 from marl_tune.envs.mpe.particles import ACCELERATION, DAMPING, STEP_TIME
 from marl_tune.envs.mpe.simple_spread import SimpleSpread
 
-COASTING = STEP_TIME / DAMPING  # distance that an agent still goes without thrust, per unit of velocity
-THRUST = ACCELERATION * STEP_TIME * COASTING  # distance that a step of full thrust adds to that
+COASTING = STEP_TIME / DAMPING  # distance that an agent still moves without thrust, per unit of velocity
+THRUST = ACCELERATION * STEP_TIME * COASTING  # distance that one step of full thrust adds
 
 
 class Dispatcher:
     """Plays simple spread from the agents' own observations, without memory.
 
-    Landmarks are assigned anew at each step so that the distances to them are the least in sum (Kuhn 1955,
-    https://doi.org/10.1002/nav.3800020109). An agent thrusts along the axis on which it would come to rest farthest
-    from its landmark; with continuous actions along both, just enough. Nobody gives way to others.
+    In each step the landmarks are assigned so that the sum of distances is minimal (Kuhn 1955,
+    https://doi.org/10.1002/nav.3800020109). An agent thrusts along the axis on which it would stop farthest from its
+    landmark; with continuous actions, along both axes and with the exact strength. Agents do not avoid each other.
 
     Args:
         world: the world to play.
@@ -25,7 +26,7 @@ class Dispatcher:
         self._count = world.config.n_agents
         self._continuous = world.config.continuous_actions
 
-    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def act(self, observations: dict[str, np.ndarray]) -> Actions:
         """Observations (B, N, width) of the group `agent` -> its actions, (B, N) int64 or (B, N, 5) float32."""
         seen, count = observations["agent"], self._count
         velocity, to_landmarks = seen[..., :2], seen[..., 4 : 4 + 2 * count].reshape(-1, count, count, 2)
@@ -37,7 +38,7 @@ class Dispatcher:
 
 
 def _moves(missing: np.ndarray) -> np.ndarray:
-    """The discrete action along the larger component, 0 where a step of thrust would overshoot: (..., 2) -> (...)."""
+    """The discrete action along the larger component; 0 if a step of thrust would be too much: (..., 2) -> (...)."""
     x, y = missing[..., 0], missing[..., 1]
     along_x = np.abs(x) >= np.abs(y)
     move = np.where(along_x, np.where(x > 0, 2, 1), np.where(y > 0, 4, 3))

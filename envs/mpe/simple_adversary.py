@@ -1,4 +1,4 @@
-"""Simple adversary: good agents cover the goal without giving away to the adversary which landmark it is."""
+"""Simple adversary: good agents cover the goal without revealing to the adversary which landmark it is."""
 
 from dataclasses import dataclass, field
 
@@ -29,11 +29,11 @@ class SimpleAdversaryConfig(ParticleConfig):
 
 
 class SimpleAdversary(ParticleWorld):
-    """One adversary, N good agents and N landmarks, B copies at once; equal to PettingZoo's simple_adversary_v3.
+    """One adversary, N good agents and N landmarks, B copies at once. It equals PettingZoo's simple_adversary_v3.
 
     Description:
-        One landmark is the goal; the adversary does not know which. Nothing collides. Agents have the radius 0.15,
-        landmarks 0.08.
+        One landmark is the goal. The adversary does not know which. Entities do not collide. Agents have the radius
+        0.15, landmarks 0.08.
 
     Actions (Discrete(5), or Box(0, 1, (5,)) with `continuous_actions`):
         0: nothing, 1: -x, 2: +x, 3: -y, 4: +y; thrust, at an acceleration of 5. Continuous: the thrust in each of these
@@ -47,17 +47,18 @@ class SimpleAdversary(ParticleWorld):
         | 2 N ... 4 N - 1 | 2 N + 2 ... 4 N + 1 | each other agent, the adversary first |
 
     Rewards:
-        adversary: minus its distance to the goal. Good agents, each the same: the adversary's distance to the goal less
-        that of the good agent nearest to it.
+        Adversary: minus its distance to the goal. Good agents, all the same: the adversary's distance to the goal,
+        minus the distance of the good agent that is nearest to the goal.
 
     Start:
-        The goal uniform among the landmarks; all positions uniform in [-1, 1] x [-1, 1], at rest.
+        The goal is uniform among the landmarks. All positions are uniform in [-1, 1] x [-1, 1], at rest.
 
     End:
         Truncated after `max_cycles` steps, never terminated.
 
     Metrics:
-        `adversary_distance`: of the adversary to the goal now. `agent_distance`: of the nearest good agent to it now.
+        `adversary_distance`: distance of the adversary to the goal now. `agent_distance`: distance of the nearest good
+        agent to the goal now.
 
     Arguments:
         config: the rules.
@@ -79,17 +80,19 @@ class SimpleAdversary(ParticleWorld):
         self._copies = np.arange(num_envs)
 
     def _sees(self, agent: int) -> list[int]:
-        goal = [] if agent == ADVERSARY else [self.nothing]  # filled in by _observe: another landmark in each episode
+        goal = [] if agent == ADVERSARY else [self.nothing]  # `observe` fills it in: the goal changes between episodes
         return [*goal, *(self.offset_to(entity, agent) for entity in (*self.landmarks, *self.others(agent)))]
 
     def _place(self, copy: int, rng: np.random.Generator) -> None:
-        self._goal[copy] = rng.integers(self.config.num_good)  # what choice draws, and faster
-        self._position[..., copy] = rng.uniform(-1.0, 1.0, (self.num_entities, 2))
+        self._goal[copy] = rng.integers(self.config.num_good)  # draws the same as `choice`, and faster
+        self.position[..., copy] = rng.uniform(-1.0, 1.0, (self.num_entities, 2))
 
-    def _observe(self) -> Observations:
-        observations = super()._observe()
+    def observe(self) -> Observations:
+        observations = super().observe()
         to_goal = self._offset[self.num_agents + self._goal, 1:, :, self._copies]  # (B, N, 2)
-        observations["agent"][..., :2] = to_goal
+        seen = observations["agent"]
+        assert isinstance(seen, np.ndarray)
+        seen[..., :2] = to_goal
         return observations
 
     def _score(self) -> np.ndarray:

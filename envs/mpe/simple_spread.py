@@ -1,4 +1,4 @@
-"""Simple spread: agents cover landmarks together and keep out of each other's way."""
+"""Simple spread: agents cover landmarks together and avoid each other."""
 
 from dataclasses import dataclass, field
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from marl_tune.envs.mpe.particles import Bodies, ParticleConfig, ParticleWorld
 
-COVERED = 0.1  # a landmark with an agent's centre nearer than this counts as covered
+COVERED = 0.1  # a landmark is covered if an agent's centre is nearer than this
 
 
 @dataclass
@@ -16,7 +16,7 @@ class SimpleSpreadConfig(ParticleConfig):
     n_agents: int = field(metadata={"structural": True})
     # agents, and as many landmarks, >= 1 (N in PettingZoo)
     local_ratio: float
-    # weight of an agent's own reward, [0, 1]; that of the team's is 1 - local_ratio
+    # weight of an agent's own reward, in [0, 1]; the weight of the team's reward is 1 - local_ratio
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -26,10 +26,10 @@ class SimpleSpreadConfig(ParticleConfig):
 
 
 class SimpleSpread(ParticleWorld):
-    """N agents and N landmarks, B copies at once; equal to PettingZoo's simple_spread_v3.
+    """N agents and N landmarks, B copies at once. It equals PettingZoo's simple_spread_v3.
 
     Description:
-        Agents (radius 0.15) push each other apart; landmarks (radius 0.05) are in nobody's way.
+        Agents (radius 0.15) push each other apart. Landmarks (radius 0.05) do not collide.
 
     Actions (Discrete(5), or Box(0, 1, (5,)) with `continuous_actions`):
         0: nothing, 1: -x, 2: +x, 3: -y, 4: +y; thrust, at an acceleration of 5. Continuous: the thrust in each of these
@@ -42,11 +42,11 @@ class SimpleSpread(ParticleWorld):
         | 2, 3 | position of the agent | - |
         | 2 N | x, y from the agent to each landmark | - |
         | 2 (N - 1) | x, y from the agent to each other agent | - |
-        | 2 (N - 1) | what the others say: always 0 | - |
+        | 2 (N - 1) | messages of the others: always 0 | - |
 
     Rewards:
         local_ratio * own + (1 - local_ratio) * team. own: -1 for each other agent that the agent overlaps now. team:
-        minus the sum over landmarks of the distance to the nearest agent.
+        minus the distance from a landmark to its nearest agent, summed over landmarks.
 
     Start:
         All positions uniform in [-1, 1] x [-1, 1], at rest.
@@ -83,11 +83,11 @@ class SimpleSpread(ParticleWorld):
         return [self.velocity_of(agent), self.position_of(agent), *offsets, *(self.nothing for _ in others)]
 
     def _place(self, copy: int, rng: np.random.Generator) -> None:
-        self._position[..., copy] = rng.uniform(-1.0, 1.0, (self.num_entities, 2))
+        self.position[..., copy] = rng.uniform(-1.0, 1.0, (self.num_entities, 2))
         self._collisions[copy] = 0
 
     def _score(self) -> np.ndarray:
-        collisions = self.touching().sum(axis=0)  # (N, B) others that each agent overlaps
+        collisions = self.touching().sum(axis=0)  # (N, B) number of others that each agent overlaps
         self._collisions += collisions.sum(axis=0) // 2
         team = -sum(self._nearest())
         ratio = self.config.local_ratio

@@ -1,4 +1,4 @@
-"""Simple tag: slow adversaries hunt fast agents among obstacles."""
+"""Simple tag: slow adversaries chase fast agents among obstacles."""
 
 from dataclasses import dataclass, field
 
@@ -14,11 +14,11 @@ class SimpleTagConfig(ParticleConfig):
     """Rules of simple tag."""
 
     num_good: int = field(metadata={"structural": True})
-    # agents that are hunted, >= 1
+    # number of agents that are chased, >= 1
     num_adversaries: int = field(metadata={"structural": True})
-    # agents that hunt, >= 1
+    # number of agents that chase, >= 1
     num_obstacles: int = field(metadata={"structural": True})
-    # discs in the way, >= 0
+    # number of obstacles, >= 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,7 +32,7 @@ class SimpleTagConfig(ParticleConfig):
 
 
 class SimpleTag(ParticleWorld):
-    """A adversaries, G good agents and O obstacles, B copies at once; equal to PettingZoo's simple_tag_v3.
+    """A adversaries, G good agents and O obstacles, B copies at once. It equals PettingZoo's simple_tag_v3.
 
     Description:
         All entities push each other apart. Adversaries: radius 0.075, acceleration 3, speed at most 1. Good agents:
@@ -49,15 +49,16 @@ class SimpleTag(ParticleWorld):
         | 2, 3 | position of the agent | - |
         | 2 O | x, y from the agent to each obstacle | - |
         | 2 (A + G - 1) | x, y from the agent to each other agent, adversaries first | - |
-        | 2 G, for a good agent 2 (G - 1) | velocity of each good agent but itself | per second |
+        | 2 G, for a good agent 2 (G - 1) | velocity of each good agent except itself | per second |
 
     Rewards:
-        adversary: +10 for each pair of an adversary and a good agent that overlap now, whoever it is. Good agent: -10
-        for each adversary that it overlaps now, less a penalty for leaving the area, for x and for y: 0 where the
-        coordinate's size is below 0.9, from there on (size - 0.9) * 10, from 1 on min(exp(2 size - 2), 10).
+        Adversaries, all the same: +10 for each pair of an adversary and a good agent that overlap now. Good agent: -10
+        for each adversary that it overlaps now, minus a penalty for leaving the area, for x and for y. With z the
+        absolute value of the coordinate, the penalty is 0 for z < 0.9, (z - 0.9) * 10 for z in [0.9, 1), and min(exp(2
+        z - 2), 10) above.
 
     Start:
-        Agents uniform in [-1, 1] x [-1, 1], obstacles in [-0.9, 0.9] x [-0.9, 0.9], at rest.
+        Agents are uniform in [-1, 1] x [-1, 1], obstacles in [-0.9, 0.9] x [-0.9, 0.9]; all are at rest.
 
     End:
         Truncated after `max_cycles` steps, never terminated.
@@ -92,8 +93,8 @@ class SimpleTag(ParticleWorld):
 
     def _place(self, copy: int, rng: np.random.Generator) -> None:
         agents = self.num_agents
-        self._position[:agents, :, copy] = rng.uniform(-1.0, 1.0, (agents, 2))
-        self._position[agents:, :, copy] = rng.uniform(-0.9, 0.9, (self.num_entities - agents, 2))
+        self.position[:agents, :, copy] = rng.uniform(-1.0, 1.0, (agents, 2))
+        self.position[agents:, :, copy] = rng.uniform(-0.9, 0.9, (self.num_entities - agents, 2))
         self._catches[copy] = 0
 
     def _score(self) -> np.ndarray:
@@ -101,7 +102,7 @@ class SimpleTag(ParticleWorld):
         caught_by = self.touching()[:hunters, hunters:].sum(axis=0)  # (G, B) adversaries that touch each good agent
         catches = caught_by.sum(axis=0)
         self._catches += catches
-        penalty = _outside(self._position[hunters : self.num_agents])
+        penalty = _outside(self.position[hunters : self.num_agents])
         rewards = np.empty((self.num_agents, self.num_envs))
         rewards[:hunters] = CATCH_REWARD * catches
         rewards[hunters:] = -CATCH_REWARD * caught_by - penalty[:, 0] - penalty[:, 1]
@@ -116,7 +117,7 @@ class SimpleTag(ParticleWorld):
 
 
 def _outside(position: np.ndarray) -> np.ndarray:
-    """The penalty for each coordinate, of the shape of `position`."""
+    """The penalty for each coordinate, in the shape of `position`."""
     size = np.abs(position)
     near, far = (size - 0.9) * 10.0, np.minimum(np.exp(2.0 * np.minimum(size, 3.0) - 2.0), 10.0)
     return np.where(size < 0.9, 0.0, np.where(size < 1.0, near, far))

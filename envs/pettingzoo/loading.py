@@ -1,4 +1,4 @@
-"""From `env.id` to instances of a PettingZoo world: finds its module, makes one, and says what is wrong.
+"""From `env.id` to an instance of a PettingZoo world: imports its module, makes an instance, explains errors.
 
 | id | module |
 |---|---|
@@ -13,10 +13,12 @@ import os
 import pkgutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
+
+from marl_tune.envs.pettingzoo.api_types import Env
 
 EXTRA = ("Box2D", "chess", "pygame", "pymunk", "rlcard", "supersuit")
 # modules that PettingZoo's worlds and their preprocessing need; pip install "marl-tune[envs]" brings them
@@ -28,7 +30,7 @@ SILENT = {
 NOISE = (
     (UserWarning, "The system font '.*' couldn't be found"),  # pursuit's, which is drawn in another one
     (UserWarning, ".*precision lowered by casting to float32"),  # texas_holdem_no_limit's bounds
-)  # kinds and beginnings of warnings of PettingZoo's own worlds that nobody here can act upon
+)  # kinds and beginnings of warnings of PettingZoo's own worlds about which nothing can be done here
 
 
 def import_world(world_id: str) -> ModuleType:
@@ -41,7 +43,7 @@ def import_world(world_id: str) -> ModuleType:
     for variable, value in SILENT.items():
         os.environ.setdefault(variable, value)
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # as `python -m` has it, for whoever came in by another way
+        sys.path.append(os.getcwd())  # as `python -m` does; other ways to start do not
     try:
         with warnings.catch_warnings():
             # pettingzoo.mpe and its worlds say that they will move, Box2D's classes that they know no module of theirs
@@ -56,13 +58,16 @@ def import_world(world_id: str) -> ModuleType:
         raise ValueError(f"env.id={world_id} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def make_env(world_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, bool]:
-    """One instance of the world, and whether it is turn-based: of PettingZoo's parallel API where the module offers it,
-    else of the other (AEC).
+def make_env(world_id: str, kwargs: Mapping[str, object]) -> tuple[Env, bool]:
+    """Makes one instance of the world: of PettingZoo's parallel API if the module offers it, else of the turn-based
+    one.
 
-    It is told `render_mode="rgb_array"`, if it has such an argument: some worlds (butterfly/pistonball_v6,
-    butterfly/cooperative_pong_v5) observe the picture that they draw, and draw none without it; the others draw only
-    when they are asked to, so that it costs them nothing.
+    The instance gets `render_mode="rgb_array"`, if it has such an argument. Some worlds (butterfly/pistonball_v6,
+    butterfly/cooperative_pong_v5) observe the picture that they draw, and draw none without it. The other worlds draw
+    only when they are asked to, so that it costs them nothing.
+
+    Returns:
+        The instance, and whether it is turn-based.
 
     Raises:
         ValueError: if there is no such world, it has neither API, or it does not take `kwargs`.
@@ -82,22 +87,22 @@ def make_env(world_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, bool]:
         raise ValueError(f"env.kwargs must {rule}, got {dict(kwargs)!r}: {type(error).__name__}: {error}") from error
     if not getattr(env, "possible_agents", None):
         raise ValueError(f"env.id must name a world that lists its agents in possible_agents, got {world_id!r}")
-    from marl_tune.envs.pettingzoo.cycle import without_checks  # these import pettingzoo
-    from marl_tune.envs.pettingzoo.lean import made_lean
+    from marl_tune.envs.pettingzoo.fast import accelerate
+    from marl_tune.envs.pettingzoo.unchecked import without_checks  # these import pettingzoo
 
-    return made_lean(without_checks(env)), not hasattr(module, "parallel_env")
+    return accelerate(without_checks(env)), not hasattr(module, "parallel_env")
 
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Keeps back what is known to be `NOISE`."""
+    """Suppresses the warnings in `NOISE`."""
     with warnings.catch_warnings():
         for kind, message in NOISE:
             warnings.filterwarnings("ignore", message, kind)
         yield
 
 
-def _call(make: Any, kwargs: dict[str, Any]) -> Any:
+def _call(make: Callable[..., Env], kwargs: dict[str, object]) -> Env:
     try:
         return make(**({"render_mode": "rgb_array"} | kwargs))
     except Exception as error:
@@ -107,21 +112,21 @@ def _call(make: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _package_missing(world_id: str, missing: str) -> ValueError:
-    """The error for a world that needs a module (a dotted name) of a package that is not there."""
+    """The error for a world that needs a module (a dotted name) of a package that is not installed."""
     package = missing.partition(".")[0]
     cure = ': pip install "marl-tune[envs]"' if package in EXTRA else ""
     return ValueError(f"env.id={world_id} needs the package {package!r}, which is not installed{cure}")
 
 
 def _check_physics(world_id: str) -> None:
-    """Raises ValueError for waterworld beside a pymunk without the method that it calls at its first reset."""
+    """Raises ValueError for waterworld if the installed pymunk lacks the method that its first reset calls."""
     pymunk: Any = sys.modules.get("pymunk")
     if world_id.startswith("sisl/waterworld") and pymunk and not hasattr(pymunk.Space, "add_collision_handler"):
         raise ValueError(f'env.id={world_id} needs pymunk below 7, got {pymunk.version}: pip install "pymunk<7"')
 
 
 def _not_found(world_id: str, missing: str) -> str:
-    """What to say of an id of which the part `missing` (a dotted name) does not exist."""
+    """The explanation for an id whose part `missing` (a dotted name) does not exist."""
     if "/" not in world_id:
         return "it is neither on the Python path nor in the working directory (PettingZoo's own have a slash)"
     family, _, name = world_id.partition("/")

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 
 @dataclass
 class PreprocessConfig:
-    """What is done to a world, in the order of the fields; with all of them off it is as it is, and as fast."""
+    """Changes to a world, applied in the order of the fields. With all of them off the world stays as it is."""
 
     grey: bool
     # pictures of three colours become one channel of luminance: (h, w, 3) -> (h, w, 1); uint8 stays uint8
     resize: list[int] | None
     # [height, width] to which pictures are scaled bilinearly, both >= 1; null: as they are; uint8 stays uint8
     normalize_observations: bool
-    # (x - low) / (high - low) by the bounds of the space, as float32: no statistics are kept, and a space that has no
-    # bounds is an error. Of no use for pixels, which the modules scale by themselves
+    # (x - low) / (high - low) by the bounds of the space, as float32. No statistics are kept. A space without bounds is
+    # an error. Not needed for pixels, which the modules scale themselves
     frame_stack: int | None
-    # latest observations of an agent that it sees at once, the newest at the end of the last axis, zeros before its
-    # first, >= 1; null: one
+    # number of latest observations that an agent sees at once, >= 1; the newest is at the end of the last axis, zeros
+    # stand before the first; null: one
     pad_observations: bool
-    # zeros at the end of smaller observations, so that all agents have one space
+    # pads smaller observations with zeros at their end, so that all agents have one space
     agent_indicator: bool
-    # appends which agent it is, one-hot over all agents; to a picture or matrix as further channels
+    # appends the agent's number, one-hot over all agents; to a picture or a matrix as further channels
     pad_actions: bool
-    # all agents have the largest action space: a Discrete choice that an agent does not have is its choice 0, and
-    # forbidden where it has an action mask; entries of a Box that it does not have are left out
+    # gives all agents the largest action space. A Discrete choice that an agent does not have counts as its choice 0,
+    # and is forbidden if the agent has an action mask. Entries of a Box that it does not have are ignored
     reward_scale: float | None
-    # factor on rewards, above 0; null: 1. The returns that are reported are of the changed rewards
+    # factor on rewards, above 0; null: 1. Reported returns are sums of the changed rewards
     clip_reward: list[float] | None
-    # [low, high] to which scaled rewards are clipped, in a turn-based world what an agent has earned since its last
-    # turn; null: not at all
+    # [low, high] to which scaled rewards are clipped; in a turn-based world, the reward since the agent's last turn is
+    # clipped as a whole; null: no clipping
 
     def __post_init__(self) -> None:
         _check_pair("resize", self.resize, "null or [height, width], both at least 1", lambda h, w: min(h, w) >= 1)
@@ -49,11 +48,11 @@ class PreprocessConfig:
         return [field.name for field in fields(self) if getattr(self, field.name) not in (None, False)]
 
 
-def _check_pair(key: str, value: Sequence | None, rule: str, holds: Callable[..., bool]) -> None:
+def _check_pair(key: str, value: Sequence[float] | None, rule: str, holds: Callable[..., bool]) -> None:
     if value is not None and not (len(value) == 2 and holds(*value)):
         raise wrong(key, rule, list(value))
 
 
-def wrong(key: str, rule: str, value: Any) -> ValueError:
+def wrong(key: str, rule: str, value: object) -> ValueError:
     """The error for a setting of `env.preprocess` that breaks a rule."""
     return ValueError(f"env.preprocess.{key} must be {rule}, got {value}")

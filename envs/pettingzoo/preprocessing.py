@@ -1,28 +1,30 @@
-"""What is done to the observations, actions and rewards of a PettingZoo world before agents see it.
+"""A wrapper that changes the observations, actions and rewards of a PettingZoo world.
 
-The changes are SuperSuit's, https://github.com/Farama-Foundation/SuperSuit, worked out by its functions, but in one
-layer of ours in place of its wrappers: those drive a parallel world as a turn-based one and back again for each change,
-and serve no observation that is a Dict with an action mask.
+The changes are SuperSuit's (https://github.com/Farama-Foundation/SuperSuit) and are computed by its functions. Its
+wrappers are not used, for two reasons. For each change they convert a parallel world to a turn-based one and back. And
+they do not accept an observation that is a Dict with an action mask.
 """
 
 import warnings
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.pettingzoo.observation_changes import Sight, make_sights
+from marl_tune.envs.pettingzoo.api_types import Action, AgentID, Env, Info, Observation, ParallelReset, ParallelStep
+from marl_tune.envs.pettingzoo.observation_changes import ObservationPipeline, make_pipelines
 from marl_tune.envs.pettingzoo.preprocess_settings import PreprocessConfig, wrong
 
 
-def preprocessed(env: Any, turns: bool, config: PreprocessConfig, world_id: str) -> Any:
-    """The world as the settings change it; `env` itself where they are all off.
+def preprocessed(
+    env: Env, turns: bool, config: PreprocessConfig, world_id: str
+) -> "Env | PreprocessedParallelEnv | PreprocessedTurnEnv":
+    """The world with the changes of the settings; `env` itself if all settings are off.
 
     Args:
-        env: an instance of PettingZoo's parallel API.
-        turns: whether it is one of the turn-based API instead.
-        config: what is done.
-        world_id: what errors call the world.
+        env: an instance of PettingZoo's parallel API, or of its turn-based one.
+        turns: whether it is turn-based.
+        config: the changes.
+        world_id: the name of the world in error messages.
 
     Raises:
         ValueError: if SuperSuit is missing, or a setting does not suit the world's spaces.
@@ -38,32 +40,32 @@ def preprocessed(env: Any, turns: bool, config: PreprocessConfig, world_id: str)
         package = (error.name or "supersuit").partition(".")[0]
         cure = 'which is not installed: pip install "marl-tune[envs]"'
         raise ValueError(f"env.preprocess.{used[0]} needs the package {package!r}, {cure}") from error
-    return (_Turns if turns else _Parallel)(env, config, world_id)
+    return (PreprocessedTurnEnv if turns else PreprocessedParallelEnv)(env, config, world_id)
 
 
-class _Preprocessed:
-    """What worlds of both APIs have in common, with as much of the API as a `Team` uses."""
+class PreprocessedEnv:
+    """What the wrappers for both APIs have in common. It offers the part of the API that a `Team` uses."""
 
-    def __init__(self, env: Any, config: PreprocessConfig, world_id: str):
+    def __init__(self, env: Env, config: PreprocessConfig, world_id: str):
         self.env, self.config, self.possible_agents = env, config, list(env.possible_agents)
         self._own_acts = {agent: env.action_space(agent) for agent in self.possible_agents}
         self._acts = _padded(self._own_acts, world_id) if config.pad_actions else self._own_acts
-        self._sights: dict[Any, Sight] = make_sights(env, config, world_id)
+        self._sights: dict[AgentID, ObservationPipeline] = make_pipelines(env, config, world_id)
         for agent, space in self._acts.items():
             if config.pad_actions and isinstance(space, gym.spaces.Discrete):
                 self._sights[agent].pad_mask(int(space.n))
 
     @property
-    def agents(self) -> list[Any]:
-        """The agents that are there now."""
+    def agents(self) -> list[AgentID]:
+        """The agents that are in the world now."""
         return self.env.agents
 
-    def observation_space(self, agent: Any) -> gym.Space:
-        """What the agent sees."""
+    def observation_space(self, agent: AgentID) -> gym.Space:
+        """The space of the agent's changed observations."""
         return self._sights[agent].space
 
-    def action_space(self, agent: Any) -> gym.Space:
-        """What the agent may choose."""
+    def action_space(self, agent: AgentID) -> gym.Space:
+        """The space of the actions that the agent may choose."""
         return self._acts[agent]
 
     @property
@@ -71,11 +73,11 @@ class _Preprocessed:
         """Space of the world's own `state`, where it has one."""
         return getattr(self.env, "state_space", None)
 
-    def state(self) -> Any:
-        """The world's own state, as it is."""
+    def state(self) -> np.ndarray:
+        """The world's own state, unchanged."""
         return self.env.state()
 
-    def render(self) -> Any:
+    def render(self) -> np.ndarray | None:
         """The world's own picture."""
         return self.env.render()
 
@@ -84,16 +86,17 @@ class _Preprocessed:
         self.env.close()
 
     def _begin(self) -> None:
-        for sight in self._sights.values():
-            sight.begin()
+        for pipeline in self._sights.values():
+            pipeline.begin()
 
-    def _act(self, agent: Any, action: Any) -> Any:
-        """The world's own action for what the agent chose."""
+    def _act(self, agent: AgentID, action: Action) -> Action:
+        """The action of the world's own space for an action of the padded one."""
         own = self._own_acts[agent]
         if action is None or own is self._acts[agent]:
             return action
         if isinstance(own, gym.spaces.Discrete):
             return action if action < own.n else 0
+        assert isinstance(action, np.ndarray)
         return np.clip(action[: own.shape[0]], own.low, own.high)
 
     def _pay(self, reward: float) -> float:
@@ -102,16 +105,16 @@ class _Preprocessed:
         return scaled if clip is None else min(max(scaled, clip[0]), clip[1])
 
 
-class _Parallel(_Preprocessed):
+class PreprocessedParallelEnv(PreprocessedEnv):
     """A world of the parallel API."""
 
-    def reset(self, **seed: int) -> tuple[dict, dict]:
+    def reset(self, **seed: int) -> ParallelReset:
         """As in the parallel API."""
         observations, infos = self.env.reset(**seed)
         self._begin()
         return {agent: self._sights[agent](seen) for agent, seen in observations.items()}, infos
 
-    def step(self, actions: dict[Any, Any]) -> tuple[dict, dict, dict, dict, dict]:
+    def step(self, actions: dict[AgentID, Action]) -> ParallelStep:
         """As in the parallel API."""
         acts = {agent: self._act(agent, action) for agent, action in actions.items()}
         observations, rewards, terminations, truncations, infos = self.env.step(acts)
@@ -120,12 +123,12 @@ class _Parallel(_Preprocessed):
         return observations, rewards, terminations, truncations, infos
 
 
-class _Turns(_Preprocessed):
-    """A world of the turn-based API; `last` must be asked once a turn, for it is then that the agent sees."""
+class PreprocessedTurnEnv(PreprocessedEnv):
+    """A world of the turn-based API. Call `last` exactly once a turn: a stack remembers what it returns."""
 
     @property
-    def agent_selection(self) -> Any:
-        """Whose turn it is."""
+    def agent_selection(self) -> AgentID:
+        """The agent whose turn it is."""
         return self.env.agent_selection
 
     def reset(self, **seed: int) -> None:
@@ -133,18 +136,18 @@ class _Turns(_Preprocessed):
         self.env.reset(**seed)
         self._begin()
 
-    def step(self, action: Any) -> None:
+    def step(self, action: Action) -> None:
         """As in the turn-based API."""
         self.env.step(self._act(self.env.agent_selection, action))
 
-    def last(self) -> tuple[Any, float, bool, bool, dict]:
+    def last(self) -> tuple[Observation, float, bool, bool, Info]:
         """As in the turn-based API."""
         observation, reward, terminated, truncated, info = self.env.last()
         return self._sights[self.env.agent_selection](observation), self._pay(reward), terminated, truncated, info
 
 
-def _padded(spaces: dict[Any, gym.Space], world_id: str) -> dict[Any, gym.Space]:
-    """The largest action space for each agent; their own ones where they are equal."""
+def _padded(spaces: dict[AgentID, gym.Space], world_id: str) -> dict[AgentID, gym.Space]:
+    """The largest action space for each agent. Equal spaces stay as they are."""
     from supersuit.utils.action_transforms import homogenize_ops
 
     kinds = list(spaces.values())

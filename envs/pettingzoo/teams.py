@@ -1,23 +1,34 @@
-"""One instance of a PettingZoo world, in the three ways in which its agents may come to act."""
+"""One instance of a PettingZoo world and its team of agents. There are three kinds of teams.
+
+| class | API | agents |
+|---|---|---|
+| `FixedTeam` | parallel | all act in every step and end together |
+| `ChangingTeam` | parallel | may die or join in the course of an episode |
+| `TurnTeam` | turn-based (AEC) | act one at a time |
+"""
 
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
+from marl_tune.envs.pettingzoo.api_types import Action, AgentID, Env, Info, Observation, ParallelReset
 from marl_tune.envs.world import TERMINATED, TRUNCATED
 
 
 class TeamChanged(RuntimeError):
-    """An agent left or joined in the course of an episode of a world in which that must not be."""
+    """An agent left or joined during an episode, in a world of which the settings say that this does not happen."""
 
 
 class Outcome(NamedTuple):
-    """What a step of a team brought."""
+    """The result of one step of a team, but for observations and infos."""
 
-    rewards: dict[Any, float]  # agent -> reward; for all that it did since it was last paid
-    left: dict[Any, int]  # agent -> TERMINATED or TRUNCATED, if its episode ended with this step; {} for a fixed team
+    rewards: dict[AgentID, float]  # agent -> its reward since its last one
+    left: dict[
+        AgentID, int
+    ]  # agent -> TERMINATED or TRUNCATED, if its episode ended with this step; {} for a fixed team
     terminated: bool
     truncated: bool
 
@@ -27,40 +38,47 @@ class Team(ABC):
 
     Args:
         env: the instance.
-        world_id: what errors call it.
+        world_id: its name in error messages.
     """
 
-    acting: set[Any]  # the agents that act in the next step
+    acting: set[AgentID]  # the agents that act in the next step
 
-    def __init__(self, env: Any, world_id: str):
+    def __init__(self, env: Env, world_id: str):
         self.env, self.world_id = env, world_id
         self.agents = list(env.possible_agents)
         self.steps = 0  # of the present episode
-        self.observations: dict[Any, Any] = {}  # agent -> observation; {} before the first reset
-        self.infos: dict[Any, Any] = {}  # agent -> info of its last step
+        self.observations: dict[AgentID, Observation] = {}  # agent -> observation; {} before the first reset
+        self.infos: dict[AgentID, Info] = {}  # agent -> info of its last step
         self.acting = set()
 
     @abstractmethod
     def reset(self, seed: int | None) -> None:
-        """Starts an episode; None goes on with the instance's own generator."""
+        """Starts an episode. Without a seed (None), the instance goes on with its own generator."""
 
     @abstractmethod
-    def step(self, actions: dict[Any, Any]) -> Outcome:
-        """One step: agent -> action, of at least those that are `acting`. Raises TeamChanged."""
+    def step(self, actions: dict[AgentID, Action]) -> Outcome:
+        """One step.
+
+        Args:
+            actions: agent -> action, of at least the agents that are `acting`.
+
+        Raises:
+            TeamChanged: if agents leave or join in a way that this kind of team does not allow.
+        """
 
     def close(self) -> None:
         """Releases what the instance holds."""
         with _pygame_kept():
             self.env.close()
 
-    def _restart(self, seed: int | None) -> Any:
-        """Resets the instance, and returns what that returns."""
+    def _restart(self, seed: int | None) -> ParallelReset:
+        """Resets the instance, and returns the result: observations and infos of the parallel API, else None."""
         self.steps = 0
         return self.env.reset() if seed is None else self.env.reset(seed=seed)
 
-    def _outcome(self, rewards: dict[Any, float], left: dict[Any, int]) -> Outcome:
-        """Of a step after which some agents have left: the episode ends with the last of them, by being cut off if any
-        that left with it was."""
+    def _outcome(self, rewards: dict[AgentID, float], left: dict[AgentID, int]) -> Outcome:
+        """The outcome of a step. The episode ends when the last agent has left. It is truncated if any agent that left
+        in this step was truncated, else terminated."""
         ended, cut_off = not self.acting, TRUNCATED in left.values()
         return Outcome(rewards, left, ended and not cut_off, ended and cut_off)
 
@@ -72,7 +90,7 @@ class Team(ABC):
 class FixedTeam(Team):
     """An instance of the parallel API, all of whose `possible_agents` act in every step and end together."""
 
-    def __init__(self, env: Any, world_id: str):
+    def __init__(self, env: Env, world_id: str):
         super().__init__(env, world_id)
         self._all = dict.fromkeys(self.agents)
         self.acting = set(self.agents)
@@ -83,7 +101,7 @@ class FixedTeam(Team):
         if self.observations.keys() != self._all.keys():
             raise self._changed()
 
-    def step(self, actions: dict[Any, Any]) -> Outcome:
+    def step(self, actions: dict[AgentID, Action]) -> Outcome:
         """See `Team.step`. The episode has terminated when it has for all agents."""
         self.observations, rewards, terminations, truncations, self.infos = self.env.step(actions)
         self.steps += 1
@@ -99,7 +117,7 @@ class FixedTeam(Team):
         return Outcome(rewards, {}, all(terminated), not all(terminated))
 
     def _changed(self) -> TeamChanged:
-        """The error for a step that brought observations of other agents than the team's."""
+        """The error for a step that returned observations of other agents than the team's."""
         if gone := [agent for agent in self.agents if agent not in self.observations]:
             return self._not_fixed(f"agent {gone[0]!r} is not there")
         joined = next(agent for agent in self.observations if agent not in self._all)
@@ -116,14 +134,14 @@ class ChangingTeam(Team):
         """See `Team.reset`. Raises TeamChanged."""
         self.observations, infos = self._restart(seed)
         self.infos = dict(infos)
-        self._ended: set[Any] = set()
+        self._ended: set[AgentID] = set()
         self._take_over(set(self.env.agents))
 
-    def step(self, actions: dict[Any, Any]) -> Outcome:
-        """See `Team.step`. The episode ends when nobody is left, and has terminated unless the last ones were cut off.
+    def step(self, actions: dict[AgentID, Action]) -> Outcome:
+        """See `Team.step`. The episode ends when no agent is left; see `Team._outcome`.
 
         Raises:
-            TeamChanged: if an agent is gone that was neither terminated nor truncated, or comes back, or is unknown.
+            TeamChanged: if an agent is missing that was neither terminated nor truncated, comes back, or is unknown.
         """
         acted = self.acting
         observations, rewards, terminations, truncations, infos = self.env.step(
@@ -143,7 +161,8 @@ class ChangingTeam(Team):
         self._take_over(alive)
         return self._outcome(rewards, left)
 
-    def _take_over(self, alive: set[Any]) -> None:
+    def _take_over(self, alive: set[AgentID]) -> None:
+        """Makes the agents that are alive those that act next. Raises TeamChanged."""
         if strangers := alive.difference(self.agents):
             rule = "that lists all its agents in possible_agents"
             raise self._error(rule, f"agent {min(strangers, key=str)!r} joined")
@@ -156,7 +175,7 @@ class ChangingTeam(Team):
 class TurnTeam(Team):
     """An instance of the turn-based (AEC) API: a step is the action of the one agent whose turn it is.
 
-    What an agent has earned since its last action is paid when its turn comes again, or when it ends.
+    An agent gets its reward since its last action when its turn comes again, or when its episode ends.
     """
 
     def reset(self, seed: int | None) -> None:
@@ -165,17 +184,21 @@ class TurnTeam(Team):
         self.observations, self.infos = {}, {}
         self._next_turn()
 
-    def step(self, actions: dict[Any, Any]) -> Outcome:
+    def step(self, actions: dict[AgentID, Action]) -> Outcome:
         """See `Team.step`. The episode ends as in `ChangingTeam`."""
         self.env.step(actions[self.env.agent_selection])
         self.steps += 1
         self.observations = {}
         return self._outcome(*self._next_turn())
 
-    def _next_turn(self) -> tuple[dict[Any, float], dict[Any, int]]:
-        """Takes note of those that have ended and stops at the next agent to act."""
-        rewards: dict[Any, float] = {}
-        left: dict[Any, int] = {}
+    def _next_turn(self) -> tuple[dict[AgentID, float], dict[AgentID, int]]:
+        """Goes on to the next agent that acts, past agents whose episode has ended.
+
+        Returns:
+            The rewards and the agents that left, as in `Outcome`.
+        """
+        rewards: dict[AgentID, float] = {}
+        left: dict[AgentID, int] = {}
         while self.env.agents:
             agent = self.env.agent_selection
             observation, reward, terminated, truncated, self.infos[agent] = self.env.last()
@@ -191,13 +214,15 @@ class TurnTeam(Team):
 
 @contextmanager
 def _pygame_kept() -> Iterator[None]:
-    """The `close` of nearly every world calls `pygame.quit()`, which would end all other instances in this process."""
-    pygame: Any = sys.modules.get("pygame")
+    """Makes `pygame.quit` do nothing in this context: nearly every world calls it in `close`, and it would end all
+    other instances in this process."""
+    pygame: ModuleType | None = sys.modules.get("pygame")
     if pygame is None:
         yield
         return
-    quit_pygame, pygame.quit = pygame.quit, lambda: None
+    quit_pygame = pygame.quit
+    pygame.quit = lambda: None  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        pygame.quit = quit_pygame
+        pygame.quit = quit_pygame  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Competing stores that set prices: the world, its pictures, its equilibria, the scripted store."""
+"""Competing stores that set prices: the world, its pictures, its equilibria, a scripted policy."""
 
 from marl_tune.envs.pricing.settings import PricingConfig
 from marl_tune.envs.pricing.world import Pricing

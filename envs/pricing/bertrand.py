@@ -1,7 +1,8 @@
-"""A scripted player of the pricing world: competes, and never learns better."""
+"""A scripted policy for the pricing world: every store always charges its Nash price."""
 
 import numpy as np
 
+from marl_tune.envs.agent_group import Actions
 from marl_tune.envs.pricing.equilibrium import equilibrium
 from marl_tune.envs.pricing.world import GROUP, Pricing
 
@@ -16,6 +17,6 @@ class Bertrand:
     def __init__(self, world: Pricing):
         self._equilibrium = equilibrium(world.config)
 
-    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def act(self, observations: dict[str, np.ndarray]) -> Actions:
         """Observations (B, N, 2 + N) of the group `stores` -> its actions, (B, N, 1) float32."""
         return {GROUP: self._equilibrium.nash_at(observations[GROUP][..., 1:2]).astype(np.float32)}

@@ -1,4 +1,5 @@
-"""What the stores of the pricing world would charge as competitors and as a cartel: the ends of its collusion index."""
+"""Prices of the stores in competition (Nash) and as a cartel (joint). The collusion index is 0 and 1 at these
+prices."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,39 +13,39 @@ if TYPE_CHECKING:
     from marl_tune.envs.pricing.settings import PricingConfig
 
 MARKET_SIZE = 100.0  # units that a store with d = 1 could sell in a step if all prices were 0
-SAMPLES = 512  # episodes that expectations are taken over
-NODES = 257  # of a table of expected sales
-TYPES = 33  # values of d that prices are worked out for
-HORIZON = 200  # steps of an episode that are played at most
-GRID, ZOOMS = 65, 4  # points of a search for the best price, and how often it closes in on the best of them
-ROUNDS, DAMPING, TOLERANCE = 200, 0.5, 1e-5  # of the fixed point; the last one is a difference of prices
-SAME = 1e-3  # of the price range's width: two prices nearer than this leave no index between them
+SAMPLES = 512  # episodes of which expectations are means
+NODES = 257  # entries of a table of expected sales
+TYPES = 33  # values of d for which prices are computed
+HORIZON = 200  # highest number of steps of an episode
+GRID, ZOOMS = 65, 4  # search for the best price: number of grid points, and of ever finer grids
+ROUNDS, DAMPING, TOLERANCE = 200, 0.5, 1e-5  # of the fixed-point iteration; the tolerance is a difference of prices
+SAME = 1e-3  # if Nash and joint price differ by less than this share of the price range, the index is 0
 
 Sales = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Equilibrium:
-    """Prices that the stores of a symmetric market charge by their own d."""
+    """Nash and joint prices of the stores of a symmetric market, as functions of a store's own d."""
 
     d: np.ndarray
-    # (K,) values of d, ascending; between them prices are interpolated
+    # (K,) ascending values of d; prices between them are interpolated
     nash: np.ndarray
-    # (K,) no store expects to earn more by another price of its own
+    # (K,) Nash prices: no store has a higher expected profit with another price of its own
     joint: np.ndarray
-    # (K,) the stores' profits are the highest in sum
+    # (K,) joint prices: the sum of all profits is highest
 
     def nash_at(self, d: np.ndarray) -> np.ndarray:
-        """The Nash price of stores with such a d, any shape."""
+        """The Nash prices of stores with these d, of any shape."""
         return np.interp(d, self.d, self.nash)
 
     def joint_at(self, d: np.ndarray) -> np.ndarray:
-        """The cartel's price of stores with such a d, any shape."""
+        """The joint prices of stores with these d, of any shape."""
         return np.interp(d, self.d, self.joint)
 
 
 class _Market(NamedTuple):
-    """The settings of `PricingConfig` that prices depend on."""
+    """The settings of `PricingConfig` on which the prices depend."""
 
     n_agents: int
     price_range: tuple[float, float]
@@ -59,15 +60,16 @@ class _Market(NamedTuple):
 
 
 def unconstrained(config: "PricingConfig", d: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """Nash and joint price of stores that know their own d, where inventory limits no sales and every store sells.
+    """Nash and joint price of stores that know their own d, if inventory never limits sales and every store sells.
 
-    Store i sells q_i = 100 d_i - a p_i + b m_i, m_i the mean of the others' prices, and earns (p_i - c) q_i. With D the
-    mean of 100 d, and p and m also standing for their means:
+    Store i sells q_i = 100 d_i - a p_i + b m_i, where m_i is the mean of the others' prices, and its profit is
+    (p_i - c) q_i. D is the mean of 100 d; p and m also stand for their means:
 
         Nash:  100 d_i - 2 a p_i + a c + b m = 0,                so that p_nash  = (D + a c) / (2 a - b)
         joint: 100 d_i - 2 a p_i + a c + b m + b (m - c) = 0,    so that p_joint = (D + (a - b) c) / (2 (a - b))
 
-    at d = D / 100; a store with another d charges (100 d_i - D) / (2 a) more in both. Clipped to the price range.
+    at d = D / 100. A store with another d charges (100 d_i - D) / (2 a) more in both cases. Prices are clipped to the
+    price range.
 
     Competition in prices after Bertrand 1883; with differentiated goods and linear demand: Singh & Vives 1984,
     https://doi.org/10.2307/2555525.
@@ -82,26 +84,28 @@ def unconstrained(config: "PricingConfig", d: np.ndarray | float) -> tuple[np.nd
 
 
 def equilibrium(config: "PricingConfig") -> Equilibrium:
-    """Both prices of the world as it is, where inventory limits sales; a fraction of a second, later calls are free.
+    """Both prices if inventory limits sales, as in the world. The first call takes a fraction of a second; later calls
+    with the same settings return the same result at once.
 
-    A store knows its own d, not the others', and posts one price for a whole episode. It expects to earn (p - c) times
-    the mean of G(100 d - a p + b m) over the others' d, where G(x) are the mean sales in a step of a store that faces
-    the demand x in all of them: tabled from 512 episodes, a Latin hypercube of inventories at the start and restocks,
-    the same ones for every x. Another store's inventory is of no concern to it. Only the first 200 steps of a longer
-    episode count.
+    A store knows its own d but not those of others, and has one price for a whole episode. Its expected profit is (p -
+    c) times the mean of G(100 d - a p + b m) over the others' d. G(x) are the mean sales per step of a store with the
+    demand x in all steps. G is a table from 512 episodes, with a Latin hypercube of initial inventories and restocks,
+    the same for every x. The inventories of other stores are ignored. Of a longer episode only the first 200 steps are
+    used.
 
-    `nash` is the fixed point of damped best responses, d by d; `joint` raises all Nash prices by the one amount that
-    earns the stores most, which is a cartel's best rule where inventory limits no sales.
+    `nash` is the fixed point of damped best responses, for each d. `joint` raises all Nash prices by one amount, that
+    with the highest sum of profits. This is the best rule of a cartel if inventory does not limit sales.
     """
     values = (getattr(config, key) for key in _Market._fields)
-    return _solve(_Market._make(tuple(value) if isinstance(value, Sequence) else value for value in values))
+    return solve(_Market._make(tuple(value) if isinstance(value, Sequence) else value for value in values))
 
 
 def collusion_index(price: np.ndarray, nash: np.ndarray, joint: np.ndarray, price_range: Sequence[float]) -> np.ndarray:
-    """How far mean prices lie on the way from competition, 0, to a cartel, 1; they may lie beyond either.
+    """Where mean prices lie between competition, 0, and a cartel, 1. They may also lie outside of this range.
 
-    Delta of Calvano et al. 2020 (American Economic Review 110(10), https://doi.org/10.1257/aer.20190623), in prices
-    where they take profits: (price - nash) / (joint - nash). 0 where the two are the same, as at the highest price.
+    The index Delta of Calvano et al. 2020 (American Economic Review 110(10), https://doi.org/10.1257/aer.20190623), of
+    prices instead of profits: (price - nash) / (joint - nash). It is 0 if both are equal, for example at the highest
+    price.
     """
     gap = joint - nash
     differ = gap >= SAME * (price_range[1] - price_range[0])
@@ -109,7 +113,8 @@ def collusion_index(price: np.ndarray, nash: np.ndarray, joint: np.ndarray, pric
 
 
 @lru_cache(maxsize=64)
-def _solve(market: _Market) -> Equilibrium:
+def solve(market: _Market) -> Equilibrium:
+    """See `equilibrium`; results are kept for each market."""
     (low, high), a, b = market.price_range, market.own_slope, market.cross_slope
     rng = np.random.default_rng(0)
     sales = _sales(market, rng)
@@ -117,11 +122,11 @@ def _solve(market: _Market) -> Equilibrium:
     drawn = _hypercube(rng, market.demand_range, market.n_agents).T  # (samples, N) d of a store and of the others
 
     def others(rule: np.ndarray) -> np.ndarray:
-        """Mean of the other stores' prices in each sample, (samples,), where they charge `rule` by d."""
+        """Mean of the other stores' prices in each sample, (samples,), if their prices follow `rule`, (K,)."""
         return np.interp(drawn[:, 1:], d, rule).mean(axis=1)
 
     def respond(rule: np.ndarray) -> np.ndarray:
-        """The best prices (K,) against stores that charge `rule`."""
+        """The best prices (K,) against stores whose prices follow `rule`."""
         means = b * others(rule)
         net = np.linspace(MARKET_SIZE * d[0] - a * high, MARKET_SIZE * d[-1] - a * low, NODES)  # 100 d - a p
         expected = PchipInterpolator(net, sales(net[:, None] + means).mean(axis=1))
@@ -136,7 +141,7 @@ def _solve(market: _Market) -> Equilibrium:
         nash = nash + DAMPING * (answer - nash)
 
     def earned(rise: float) -> float:
-        """Mean profit of a store in a step where all charge so much more than at the Nash prices."""
+        """Mean profit of a store per step if all prices are `rise` above the Nash prices."""
         rule = np.clip(answer + rise, low, high)
         price = np.interp(drawn[:, 0], d, rule)
         return ((price - market.cost) * sales(MARKET_SIZE * drawn[:, 0] - a * price + b * others(rule))).mean()
@@ -149,13 +154,13 @@ def _solve(market: _Market) -> Equilibrium:
 
 
 def _hypercube(rng: np.random.Generator, bounds: tuple[float, float], rows: int) -> np.ndarray:
-    """Uniform numbers (rows, samples): each row has one from each of as many strata, in an order by chance."""
+    """A Latin hypercube, (rows, samples): each row has one number of each stratum of the range, in random order."""
     strata = np.tile((np.arange(SAMPLES) + 0.5) / SAMPLES, (rows, 1))
     return bounds[0] + (bounds[1] - bounds[0]) * rng.permuted(strata, axis=1)
 
 
 def _sales(market: _Market, rng: np.random.Generator) -> Sales:
-    """G: units that a store sells in a step, mean over steps and samples, by the demand that it faces in all steps."""
+    """G: mean sales of a store per step, over steps and samples, as a function of its demand in all steps."""
     (low, high), steps = market.price_range, min(market.max_steps, HORIZON)
     highest = MARKET_SIZE * market.demand_range[1] - market.own_slope * low + market.cross_slope * high
     demand = np.linspace(0.0, max(highest, 1.0), NODES)
@@ -171,9 +176,10 @@ def _sales(market: _Market, rng: np.random.Generator) -> Sales:
 
 
 def _best(value: Sales, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Where in [low, high], each (K,), a function is highest: on a grid, then on finer ones around its best points.
+    """The maximum of a function in [low, high], each (K,): searched on a grid, then on finer grids around its best
+    points.
 
-    The function takes (K, points) and returns as many values.
+    The function takes (K, points) and returns values of the same shape.
     """
     rows = np.arange(len(low))
     for _ in range(ZOOMS):

@@ -1,4 +1,4 @@
-"""Draws a market of the pricing world as an RGB array, in NumPy only."""
+"""Draws a market of the pricing world as an RGB array, with NumPy only."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,13 +7,13 @@ import numpy as np
 WIDTH, HEIGHT = 780, 400  # pixels
 TITLE_TOP, TOP, FLOOR = 18, 70, 350  # rows of the titles, of a full bar's top and of the bars' foot
 PANELS = ((20, 220), (370, 180), (580, 180))  # first column and width of prices, inventories, sales
-BAR_SHARE = 0.62  # of the room that a store has in a panel
+BAR_SHARE = 0.62  # width of a bar as a share of a store's space in a panel
 TIMER = (375, 8)  # row and height of the bar that shows how much of the episode has passed
 TEXT = 3  # pixels of a dot of the letters, which have 3 x 5 dots
 STEP = 4 * TEXT  # pixels from one letter to the next
-GAP = 4  # pixels between text and what it belongs to
+GAP = 4  # pixels between a text and its bar or line
 OUTLINE = 2  # pixels
-FULL = 100.0  # units of goods that a full bar stands for, doubled until all fit
+FULL = 100.0  # units of a full bar; doubled until all bars fit
 
 BACKGROUND, PANEL, RIM, INK = (13, 15, 24), (24, 27, 40), (62, 68, 92), (214, 218, 230)
 STORES = ((94, 160, 240), (236, 150, 76), (120, 206, 124), (206, 122, 214), (232, 208, 92), (96, 208, 208))
@@ -37,10 +37,10 @@ def draw_market(
     joint: float,
     elapsed: float,
 ) -> np.ndarray:
-    """Three panels with a bar for each store, in the store's colour, and a bar below for the time that has passed.
+    """Draws three panels with a bar for each store, in the store's colour, and a bar for the time that has passed.
 
-    Prices reach from the lowest to the highest that may be charged, with a line at each of the two equilibria; the
-    inventories are those of the next step; around the sales an outline shows what was in demand.
+    The first panel shows prices, from the lowest to the highest possible one, with a line at the Nash and the joint
+    price. The second shows the inventories at the next step. The third shows sales; an outline shows the demand.
 
     Args:
         price: (N,) last prices.
@@ -48,8 +48,8 @@ def draw_market(
         sales: (N,) units in the last step.
         demand: (N,) units in the last step.
         price_range: lowest and highest price.
-        nash: mean price of stores that compete.
-        joint: mean price of stores that collude.
+        nash: mean Nash price.
+        joint: mean joint price.
         elapsed: share of the episode, in [0, 1].
 
     Returns:
@@ -75,12 +75,12 @@ def draw_market(
 
 
 def _row(level: float) -> int:
-    """The row of a height: 0 at the foot of the bars, 1 at the top of a full one."""
+    """The row of pixels of a height: 0 at the foot of the bars, 1 at the top of a full bar."""
     return FLOOR - round((FLOOR - TOP) * min(max(level, 0.0), 1.0))
 
 
 def _scale(units: np.ndarray) -> Callable[[float], float]:
-    """Units -> height, so that all fit in."""
+    """A function from units to heights, with a scale at which all bars fit."""
     full = FULL * 2.0 ** np.ceil(np.log2(max(units.max() / FULL, 1.0)))
     return lambda value: value / full
 

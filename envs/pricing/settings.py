@@ -16,9 +16,9 @@ class PricingConfig(WorldConfig):
     price_range: list[float] = field(metadata={"structural": True})
     # [lowest, highest] price, 0 <= lowest < highest
     cost: float
-    # of a unit that is sold, in [0, highest price)
+    # cost of a unit that is sold, in [0, highest price)
     demand_range: list[float]
-    # [lowest, highest] d of a store, drawn uniformly once an episode; 0 <= lowest <= highest
+    # [lowest, highest] d, which scales a store's demand, drawn uniformly once an episode; 0 <= lowest <= highest
     own_slope: float
     # a: units of demand that a store loses per unit of its own price, above cross_slope
     cross_slope: float
@@ -28,7 +28,7 @@ class PricingConfig(WorldConfig):
     restock_range: list[float]
     # [lowest, highest] units that arrive after each step, drawn uniformly; 0 <= lowest <= highest
     inventory_cap: float | None
-    # units that a store can hold, >= the highest of inventory_range; what arrives above it is lost; null: no cap
+    # units that a store can hold, >= the highest of inventory_range; further units are lost; null: no limit
     max_steps: int
     # steps until an episode is truncated, >= 1
 

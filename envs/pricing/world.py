@@ -1,11 +1,11 @@
-"""Pricing: stores with limited inventories set prices against each other; do they learn to compete or to collude?"""
+"""Pricing: stores with limited inventories set prices. Do they learn to compete or to collude?"""
 
 from collections.abc import Sequence
 
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, Observations
 from marl_tune.envs.array_world import ArrayWorld
 from marl_tune.envs.pricing.equilibrium import MARKET_SIZE, collusion_index, equilibrium
 from marl_tune.envs.pricing.render import draw_market
@@ -21,12 +21,12 @@ class Pricing(ArrayWorld):
     """A market of N stores, B copies at once.
 
     Description:
-        All stores set their prices at once. Store i then faces a demand of
+        All stores set their prices at once. Then the demand for store i is
 
             max(0, 100 d_i - own_slope * p_i + cross_slope * mean of the others' prices)
 
-        and sells min(demand, inventory), in fractions of a unit, too. After the sales a restock drawn uniformly from
-        `restock_range` arrives, each store's its own; what does not fit under `inventory_cap` is lost.
+        and it sells min(demand, inventory), which may be a fraction of a unit. After the sales each store gets a
+        restock of its own, drawn uniformly from `restock_range`. Units above `inventory_cap` are lost.
 
     Actions (Box, float32, (1,)):
         The price, in `price_range`. It may be below cost.
@@ -40,28 +40,28 @@ class Pricing(ArrayWorld):
         | 3 .. 1 + N | last prices of the others, in the order of the agents | highest price | [0, 1] |
 
     Rewards:
-        profit / 100, profit = (price - cost) * sales; each store's its own.
+        Each store gets its own profit / 100, with profit = (price - cost) * sales.
 
     Start:
-        Inventories and d uniform in their ranges, each store's its own; d stays the same for the whole episode. The
-        last prices that are seen before the first step are uniform in `price_range` and count for nothing else.
+        Inventories and d of each store are uniform in their ranges; d is constant during an episode. The last prices
+        that are observed before the first step are uniform in `price_range`, and have no other effect.
 
     End:
         Truncated after `max_steps` steps, never terminated.
 
     Metrics:
         Means over stores and the steps of the episode so far: `price_mean`, `profit_mean`, `sales_mean` (units) and
-        `stockout_rate`, the share in which demand was above inventory. `nash_price`, `joint_price`: what the stores of
-        the episode, with the d that they have, charge on average if they compete, and if they maximise the sum of their
-        profits (`envs/pricing/equilibrium.py`). `collusion_index`: where price_mean lies between the two, 0 at
-        nash_price and 1 at joint_price.
+        `stockout_rate`, the share of cases in which demand was above inventory. `nash_price`, `joint_price`: mean
+        prices of the episode's stores, with their d, if they compete, and if they maximise the sum of their profits
+        (`envs/pricing/equilibrium.py`). `collusion_index`: where price_mean lies between the two, 0 at nash_price and 1
+        at joint_price.
 
     Arguments:
         config: the rules.
         num_envs: B, the number of copies.
 
     Source:
-        Bertrand competition with differentiated goods; the question and the index after Calvano et al. 2020:
+        Bertrand competition with differentiated goods. The question and the index are those of Calvano et al. 2020:
         Artificial intelligence, algorithmic pricing, and collusion, https://doi.org/10.1257/aer.20190623.
     """
 
@@ -89,11 +89,11 @@ class Pricing(ArrayWorld):
 
     def _build_state(self) -> None:
         shape = self.num_envs, self.config.n_agents
-        self._inventory = np.zeros(shape)  # (B, N) units
-        self._d = np.zeros(shape)  # (B, N)
-        self._price = np.zeros(shape)  # (B, N) last ones
-        self._demand, self._sales = np.zeros(shape), np.zeros(shape)  # (B, N) of the last step; for the picture only
-        self._totals = np.zeros((self.num_envs, 4))  # (B, 4) price, profit, sales, stockouts; over stores and steps
+        self.inventory = np.zeros(shape)  # (B, N) units
+        self.d = np.zeros(shape)  # (B, N)
+        self.price = np.zeros(shape)  # (B, N) last ones
+        self.demand, self.sales = np.zeros(shape), np.zeros(shape)  # (B, N) of the last step; for the picture only
+        self.totals = np.zeros((self.num_envs, 4))  # (B, 4) price, profit, sales, stockouts; over stores and steps
         self.episode_steps = np.zeros(self.num_envs, np.int64)  # (B,) steps since the copy's reset
         self._restock = np.zeros(shape)  # (B, N) of the last step, as a share of its range
 
@@ -102,64 +102,64 @@ class Pricing(ArrayWorld):
         config, count = self.config, self.config.n_agents
         for copy, rng in self._restarted(seeds, copies):
             for drawn, (low, high) in (
-                (self._d, config.demand_range),
-                (self._inventory, config.inventory_range),
-                (self._price, config.price_range),
+                (self.d, config.demand_range),
+                (self.inventory, config.inventory_range),
+                (self.price, config.price_range),
             ):
                 drawn[copy] = rng.uniform(low, high, count)
-            self._demand[copy] = self._sales[copy] = 0.0
-            self._totals[copy], self.episode_steps[copy] = 0.0, 0
-        return self._observe()
+            self.demand[copy] = self.sales[copy] = 0.0
+            self.totals[copy], self.episode_steps[copy] = 0.0, 0
+        return self.observe()
 
-    def _observe(self) -> Observations:
-        shown = (self._price / self.config.price_range[1]).astype(np.float32)
+    def observe(self) -> Observations:
+        shown = (self.price / self.config.price_range[1]).astype(np.float32)
         observations = np.empty((*shown.shape, 2 + self.config.n_agents), np.float32)  # (B, N, 2 + N)
-        observations[..., 0] = self._inventory / INVENTORY_UNIT
-        observations[..., 1] = self._d
+        observations[..., 0] = self.inventory / INVENTORY_UNIT
+        observations[..., 1] = self.d
         observations[..., 2] = shown
         observations[..., 3:] = shown[:, self._others]
         return {GROUP: observations}
 
     def own_state(self) -> np.ndarray:
         """See `World.own_state`: inventories, d and last prices of all stores, in the units of the observation."""
-        shown = self._price / self.config.price_range[1]
-        return np.concatenate((self._inventory / INVENTORY_UNIT, self._d, shown), axis=1, dtype=np.float32)
+        shown = self.price / self.config.price_range[1]
+        return np.concatenate((self.inventory / INVENTORY_UNIT, self.d, shown), axis=1, dtype=np.float32)
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """See `World.step`. Raises ValueError for a price outside the range or actions of the wrong shape."""
         action, box = np.asarray(actions[GROUP], np.float32), self._prices
-        shape = (*self._price.shape, 1)
+        shape = (*self.price.shape, 1)
         if action.shape != shape or not ((box.low <= action) & (action <= box.high)).all():
             low, high = self.config.price_range
             raise ValueError(f"actions of {GROUP} must have the shape {shape} and be in [{low}, {high}]")
         config, price = self.config, action[..., 0].astype(np.float64)
         others = price[:, self._others].mean(axis=-1)  # (B, N)
-        demand = np.maximum(MARKET_SIZE * self._d - config.own_slope * price + config.cross_slope * others, 0.0)
-        sales = np.minimum(demand, self._inventory)
+        demand = np.maximum(MARKET_SIZE * self.d - config.own_slope * price + config.cross_slope * others, 0.0)
+        sales = np.minimum(demand, self.inventory)
         profit = (price - config.cost) * sales
-        self._totals += np.stack((price, profit, sales, demand > self._inventory), axis=-1).sum(axis=1)
-        self._price[...], self._demand[...], self._sales[...] = price, demand, sales
-        self._inventory -= sales
+        self.totals += np.stack((price, profit, sales, demand > self.inventory), axis=-1).sum(axis=1)
+        self.price[...], self.demand[...], self.sales[...] = price, demand, sales
+        self.inventory -= sales
         self._deliver()
         self.episode_steps += 1
         truncated = self.episode_steps >= config.max_steps
         rewards = (profit / PROFIT_UNIT).astype(np.float32)
-        return Step(self._observe(), {GROUP: rewards}, np.zeros_like(truncated), truncated)
+        return Step(self.observe(), {GROUP: rewards}, np.zeros_like(truncated), truncated)
 
     def _deliver(self) -> None:
-        """Restocks the stores after their sales."""
+        """Adds the restocks after the sales."""
         for rng, share in zip(self._rngs, self._restock, strict=True):
             rng.random(out=share)
         low, high = self.config.restock_range
-        self._inventory += low + (high - low) * self._restock
+        self.inventory += low + (high - low) * self._restock
         if self.config.inventory_cap is not None:
-            np.minimum(self._inventory, self.config.inventory_cap, out=self._inventory)
+            np.minimum(self.inventory, self.config.inventory_cap, out=self.inventory)
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
         """See `World.episode_metrics`; the names are explained at the class."""
         copies = np.asarray(copies, dtype=np.intp)
         store_steps = self.config.n_agents * np.maximum(self.episode_steps[copies], 1)
-        price, profit, sales, stockouts = self._totals[copies].T / store_steps
+        price, profit, sales, stockouts = self.totals[copies].T / store_steps
         nash, joint = self._equilibria(copies)
         return {
             "price_mean": price,
@@ -172,18 +172,18 @@ class Pricing(ArrayWorld):
         }
 
     def _equilibria(self, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean Nash and joint price of the stores of some copies, as their d are, each (copies,)."""
-        d = self._d[copies]
+        """Mean Nash and joint price of the stores of some copies, with their d, each (copies,)."""
+        d = self.d[copies]
         return self.equilibrium.nash_at(d).mean(axis=-1), self.equilibrium.joint_at(d).mean(axis=-1)
 
     def render(self, copy: int = 0) -> np.ndarray:
         """Bars of each store's price, inventory and last sales, `(height, width, 3)` uint8 pixels."""
         nash, joint = self._equilibria(np.array([copy]))
         return draw_market(
-            price=self._price[copy],
-            inventory=self._inventory[copy],
-            sales=self._sales[copy],
-            demand=self._demand[copy],
+            price=self.price[copy],
+            inventory=self.inventory[copy],
+            sales=self.sales[copy],
+            demand=self.demand[copy],
             price_range=self.config.price_range,
             nash=nash[0],
             joint=joint[0],
@@ -192,11 +192,11 @@ class Pricing(ArrayWorld):
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {
-            "inventory": self._inventory,
-            "d": self._d,
-            "price": self._price,
-            "demand": self._demand,
-            "sales": self._sales,
-            "totals": self._totals,
+            "inventory": self.inventory,
+            "d": self.d,
+            "price": self.price,
+            "demand": self.demand,
+            "sales": self.sales,
+            "totals": self.totals,
             "episode_steps": self.episode_steps,
         }

@@ -1,4 +1,4 @@
-"""Agents that must tell each other what they see: the world, its pictures, the scripted policy."""
+"""A signalling game, in which agents must tell each other what they see: the world, its pictures, a scripted policy."""
 
 from marl_tune.envs.signal.world import Signal, SignalConfig
 

@@ -1,4 +1,4 @@
-"""Draws the signal world as an RGB array, in NumPy only."""
+"""Draws the signal world as an RGB array, with NumPy only."""
 
 import colorsys
 
@@ -17,14 +17,16 @@ FULL, EMPTY = (120, 206, 124), (38, 42, 58)  # of the bar
 def draw_ring(
     partner: np.ndarray, symbols: np.ndarray, named: np.ndarray, right: np.ndarray, num_symbols: int, accuracy: float
 ) -> np.ndarray:
-    """Agents as discs in the colour of the symbol that they see now, in each the symbol that it has named last; the rim
-    is bright where that was right. Dots lead to its partner. The bar below is the accuracy.
+    """Draws agents as discs on a ring.
+
+    The colour of a disc is the symbol that the agent sees now; a smaller disc in it is the symbol that the agent named
+    last. The rim is bright if that was right. Dots lead to the agent's partner. The bar below shows the accuracy.
 
     Args:
         partner: (N,) number of each agent's partner.
-        symbols: (N,) what they see.
+        symbols: (N,) symbols that they see.
         named: (N,) last actions; -1 for none.
-        right: (N,) whether these were right.
+        right: (N,) whether these actions were right.
         num_symbols: K.
         accuracy: of the episode, in [0, 1].
 

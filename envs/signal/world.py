@@ -1,4 +1,4 @@
-"""Signal: each agent must act on a symbol that only another one sees; nothing but a channel between them helps."""
+"""Signal: each agent must name a symbol that only another agent sees. It can learn this only by communication."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, Observations
 from marl_tune.envs.array_world import ArrayWorld
 from marl_tune.envs.curriculum import WorldConfig
 from marl_tune.envs.groups import checked_choices
@@ -25,7 +25,7 @@ class SignalConfig(WorldConfig):
     n_agents: int = field(metadata={"structural": True})
     # agents, >= 2
     n_symbols: int = field(metadata={"structural": True})
-    # symbols that an agent may see, and actions, >= 2
+    # number of symbols, which is also the number of actions, >= 2
     max_steps: int
     # steps until an episode is truncated, >= 1
 
@@ -36,13 +36,13 @@ class SignalConfig(WorldConfig):
 
 
 class Signal(ArrayWorld):
-    """N agents with a partner each, B copies at once.
+    """N agents, each with a partner; B copies at once.
 
     Description:
-        In each step every agent sees a symbol, one of K, and is paid for naming the symbol that its *partner* sees. Who
-        is whose partner is drawn once an episode: each agent is the partner of exactly one other, nobody of itself. All
-        symbols are drawn anew in each step, independently and uniformly: what an agent sees says nothing of what its
-        partner sees, nor does anything that it saw before.
+        In each step every agent sees one of K symbols. It gets a reward if it names the symbol that its *partner* sees.
+        The partners are drawn once an episode: each agent is the partner of exactly one other agent, and not of itself.
+        All symbols are drawn in each step, independently and uniformly. So an agent's own observations, present and
+        past, say nothing about its partner's symbol.
 
     Actions (Discrete(K)):
         The symbol that the agent names.
@@ -55,25 +55,25 @@ class Signal(ArrayWorld):
         | 2 N .. 2 N + K - 1 | its own symbol | 0 or 1 |
 
     Rewards:
-        1 for naming the partner's symbol, else 0; each agent its own. Without a channel no policy, with or without a
-        memory, earns more than 1 / K a step on average; with one, each can earn 1 (`envs/signal/switchboard.py`).
+        Each agent gets 1 for naming its partner's symbol, else 0. Without communication no policy, with or without
+        memory, has a mean reward above 1 / K per step. With communication it can be 1 (`envs/signal/switchboard.py`).
 
     Start:
-        Partners uniform among all permutations without a fixed point.
+        Partners are uniform among all permutations without a fixed point.
 
     End:
         Truncated after `max_steps` steps, never terminated.
 
     Metrics:
-        `accuracy`: share of the right names among all of the episode so far; 1 / K by chance.
+        `accuracy`: share of right actions among all actions of the episode so far; 1 / K for random actions.
 
     Arguments:
         config: the rules.
         num_envs: B, the number of copies.
 
     Source:
-        A signalling game after Lewis (1969), Convention, in which speakers and listeners are all agents at once; the
-        question of whom to listen to is that of Das et al. 2019, https://arxiv.org/abs/1810.11187.
+        A signalling game after Lewis (1969), Convention, in which each agent both sends and receives. To whom an agent
+        should listen is the question of Das et al. 2019, https://arxiv.org/abs/1810.11187.
     """
 
     Config = SignalConfig
@@ -93,7 +93,7 @@ class Signal(ArrayWorld):
         self._copies = np.arange(num_envs)
         self._agent_code, self._symbol_code = np.eye(agents, dtype=np.float32), np.eye(symbols, dtype=np.float32)
         self._partner = np.tile(np.roll(np.arange(agents), 1), (num_envs, 1))  # (B, N) number of each one's partner
-        # (B, max_steps + 1, N) of the whole episode, those after the last step too
+        # (B, max_steps + 1, N) symbols of the whole episode, and of the state after its last step
         self._symbols = np.zeros((num_envs, config.max_steps + 1, agents), np.int64)
         self._named = np.full((num_envs, agents), -1)  # (B, N) last actions, -1 before the first; for the picture only
         self._right = np.zeros((num_envs, agents), np.bool_)  # (B, N) whether they were right; for the picture only
@@ -107,26 +107,26 @@ class Signal(ArrayWorld):
             self._symbols[copy] = rng.integers(self.config.n_symbols, size=self._symbols.shape[1:])
             self._named[copy], self._right[copy] = -1, False
             self._total[copy] = self.episode_steps[copy] = 0
-        return self._observe()
+        return self.observe()
 
     def _now(self) -> np.ndarray:
-        """The symbols that the agents see, (B, N)."""
-        # A copy that is done may be stepped once more, whatever it then sees.
+        """The symbols that the agents see now, (B, N)."""
+        # A copy that is done may be stepped once more; its observation is then undefined.
         return self._symbols[self._copies, np.minimum(self.episode_steps, self.config.max_steps)]
 
-    def _observe(self) -> Observations:
+    def observe(self) -> Observations:
         own = np.broadcast_to(self._agent_code, (self.num_envs, *self._agent_code.shape))
         seen = (own, self._agent_code.take(self._partner, axis=0), self._symbol_code.take(self._now(), axis=0))
         return {GROUP: np.concatenate(seen, axis=-1)}
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """See `World.step`. Raises ValueError for an action outside 0..K - 1 or of the wrong shape."""
         self._named[...] = checked_choices(self.groups[0], actions[GROUP], self.num_envs)
         np.equal(self._named, np.take_along_axis(self._now(), self._partner, axis=1), out=self._right)
         self._total += self._right.sum(axis=1)
         self.episode_steps += 1
         truncated = self.episode_steps >= self.config.max_steps
-        return Step(self._observe(), {GROUP: self._right.astype(np.float32)}, np.zeros_like(truncated), truncated)
+        return Step(self.observe(), {GROUP: self._right.astype(np.float32)}, np.zeros_like(truncated), truncated)
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
         """See `World.episode_metrics`; the name is explained at the class."""

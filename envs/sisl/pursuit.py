@@ -3,24 +3,23 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from marl_tune.envs.agent_group import AgentGroup, Observations
+from marl_tune.envs.agent_group import Actions, AgentGroup, Observations
 from marl_tune.envs.array_world import ArrayWorld
 from marl_tune.envs.curriculum import WorldConfig
 from marl_tune.envs.groups import checked_choices
 from marl_tune.envs.sisl.pursuit_map import draw_start, open_sides, wall_cells
 from marl_tune.envs.sisl.pursuit_render import draw_pursuit
-from marl_tune.envs.world import Step
+from marl_tune.envs.world import Step, WorldState
 
 GROUP = "pursuer"
-MOVES = ((-1, 0), (1, 0), (0, 1), (0, -1), (0, 0))  # (x, y) of actions 0..4; the first four lead to the sides of a cell
+MOVES = ((-1, 0), (1, 0), (0, 1), (0, -1), (0, 0))  # (x, y) of actions 0..4; the first four lead to the neighbour cells
 STAY = 4
 WALL, PURSUERS, EVADERS = range(3)  # layers of an observation
-TRIES = 100  # starts that are drawn before settings are said to leave no room
+TRIES = 100  # starts that are drawn before the settings are refused for lack of room
 
 
 @dataclass
@@ -36,27 +35,27 @@ class PursuitConfig(WorldConfig):
     max_cycles: int
     # steps until an episode is truncated, >= 1
     shared_reward: bool
-    # true: every pursuer gets the mean of all their rewards; false: each gets its own
+    # true: every pursuer gets the mean of all rewards; false: each gets its own
     n_evaders: int = field(metadata={"structural": True})
     # evaders at the start, >= 1; observations are bounded by this and n_pursuers
     n_pursuers: int = field(metadata={"structural": True})
     # pursuers, >= 1
     obs_range: int = field(metadata={"structural": True})
-    # cells along each side of the square that a pursuer sees around itself, odd, >= 1
+    # side of the square that a pursuer observes around itself, in cells, odd, >= 1
     n_catch: int
-    # pursuers on an evader's cell that catch it, >= 1; without effect where surround is true
+    # number of pursuers on an evader's cell that catch it, >= 1; ignored if surround is true
     freeze_evaders: bool
     # whether evaders stay where they start
     tag_reward: float
-    # for each evader beside a pursuer, over n_pursuers, at each move of any pursuer; finite
+    # reward for each evader beside a pursuer, divided by n_pursuers, after each move of a pursuer; finite
     catch_reward: float
-    # for each pursuer that takes part in catches in a step, however many they are; finite
+    # reward of each pursuer that takes part in one or more catches of a step; finite
     urgency_reward: float
-    # for each pursuer in each step; finite
+    # reward of each pursuer in each step; finite
     surround: bool
     # true: an evader is caught by pursuers on all open sides of its cell; false: by n_catch of them on its cell
     constraint_window: float
-    # sides of the part of the map in which all start, over those of the map, in (0, 1]
+    # side of the part of the map in which all agents start, as a share of the map's side, in (0, 1]
 
     def __post_init__(self) -> None:
         for key in ("x_size", "y_size", "max_cycles", "n_evaders", "n_pursuers", "obs_range", "n_catch"):
@@ -79,55 +78,56 @@ class PursuitConfig(WorldConfig):
 
     @property
     def team_sizes(self) -> tuple[int, int]:
-        """Pursuers, evaders."""
+        """Number of pursuers and of evaders."""
         return self.n_pursuers, self.n_evaders
 
 
 class Pursuit(ArrayWorld):
-    """Pursuers and evaders on a grid with a block of walls in the middle, B copies at once; equal to PettingZoo's
-    pursuit_v4: a seed and the same actions lead to the same episode, bit by bit.
+    """Pursuers and evaders on a grid with a block of walls in the middle, B copies at once. It equals PettingZoo's
+    pursuit_v4: the same seed and the same actions lead to the same episode, bit by bit.
 
     Description:
-        Any number of agents may stand on one cell. In a step the pursuers move, one after the other; evaders are
-        caught; those that are left move, each in a direction drawn uniformly or not at all (`freeze_evaders`: none
-        does). A move into a wall or off the map leaves an agent where it is.
+        Several agents may be on one cell. The order of a step is: pursuers move, one after the other; evaders are
+        caught; the other evaders move. An evader moves to one of the four sides or stays, drawn uniformly
+        (`freeze_evaders`: all stay). After a move into a wall or off the map an agent stays where it is.
 
     Actions (Discrete(5)):
         0: -x, 1: +x, 2: +y, 3: -y, 4: stay.
 
-    Observations (Box, float32, (obs_range, obs_range, 3)), of the state after the whole step, indexed [y, x, layer]
-    with the pursuer in the middle:
+    Observations (Box, float32, (obs_range, obs_range, 3)) of the state after the whole step. They are indexed [y, x,
+    layer], and the pursuer is in the middle:
         | layer | meaning | range |
         |---|---|---|
         | 0 | 1 on walls and off the map, else 0 | 0 or 1 |
-        | 1 | pursuers on the cell, itself among them | [0, n_pursuers] |
-        | 2 | evaders on the cell | [0, n_evaders] |
+        | 1 | number of pursuers on the cell, itself included | [0, n_pursuers] |
+        | 2 | number of evaders on the cell | [0, n_evaders] |
 
     Catching:
-        With `surround`, an evader is caught where the sides of its cell that hold pursuers are as many as its open
-        sides; else where at least `n_catch` pursuers stand on its cell. The pursuers on those cells have caught it, any
-        number on one of them.
+        With `surround`, an evader is caught if as many sides of its cell hold pursuers as are open. Otherwise it is caught
+        if at least `n_catch` pursuers are on its cell. All pursuers on these cells have caught it.
 
     Rewards, per pursuer:
-        - tag_reward / n_pursuers for each evader on the four cells beside it (its own where that side is off the map,
-          so that on an edge evaders on its cell count), reckoned anew after each single move of a pursuer: n_pursuers
-          times a step, before anything is caught;
-        - catch_reward once in a step in which it has caught any evaders;
+        - tag_reward / n_pursuers for each evader on the four cells beside it. A side off the map counts as its own
+        cell, so
+          that evaders on that cell count at an edge. This is computed after each single move of a pursuer: n_pursuers
+          times a step, before evaders are caught;
+        - catch_reward once in a step in which it has caught one or more evaders;
         - urgency_reward in each step.
-        With `shared_reward`, each gets the mean of them all.
+        With `shared_reward`, each pursuer gets the mean of all rewards.
 
     Start:
-        constraint_window is the size of a part of the map that is drawn uniformly; in it, pursuers and evaders are on
-        cells drawn uniformly, but never beside or on another of their kind. Where that leaves no room the draw begins
-        anew (PettingZoo's fails or never ends).
+        A part of the map, of the size `constraint_window`, is drawn uniformly. In it, pursuers and evaders are placed
+        on cells drawn uniformly, but never beside or on another agent of their kind. If there is no room left, the draw
+        begins anew. (PettingZoo fails or never ends in this case.)
 
     End:
-        Truncated after `max_cycles` steps; terminated when every evader is caught before that. Catching the last one in
-        the last step truncates.
+        Truncated after `max_cycles` steps; terminated if all evaders are caught before. If the last evader is caught in
+        the last step, the episode is truncated.
 
     Metrics:
-        `evaders_caught`: of this episode. `evaders_caught_fraction`: that over n_evaders. `tags`: evaders beside the
-        pursuers when all of them have moved, summed over pursuers and steps, counted as for the reward.
+        `evaders_caught`: number in this episode. `evaders_caught_fraction`: this divided by n_evaders. `tags`: number
+        of evaders beside the pursuers after all of them have moved, summed over pursuers and steps, counted as for
+        rewards.
 
     Arguments:
         config: the rules.
@@ -161,41 +161,41 @@ class Pursuit(ArrayWorld):
         """Look-up tables over the cells of a map with a border that holds all that is seen from the edge."""
         size, reach = (self.config.x_size, self.config.y_size), self.config.obs_range // 2
         self._walls = wall_cells(*size)  # (x_size, y_size) bool
-        self._border = max(reach, 1)
-        self._width, self._height = (side + 2 * self._border for side in size)
-        self._num_cells = self._width * self._height  # cell (x, y) has number (y + border) * width + x + border
+        self.border = max(reach, 1)
+        self.width, self.height = (side + 2 * self.border for side in size)
+        self._num_cells = self.width * self.height  # cell (x, y) has number (y + border) * width + x + border
         cells = np.arange(self._num_cells)
-        row, column = np.divmod(cells, self._width)
-        self._xy = np.stack((column, row), axis=-1) - self._border  # (cells, 2)
+        row, column = np.divmod(cells, self.width)
+        self.cell_xy = np.stack((column, row), axis=-1) - self.border  # (cells, 2)
         self._row, self._column = row - reach, column - reach  # (cells,) upper left corner of what is seen from there
 
-        on_map = np.asarray(((self._xy >= 0) & (self._xy < size)).all(axis=-1))  # (cells,) bool
+        on_map = np.asarray(((self.cell_xy >= 0) & (self.cell_xy < size)).all(axis=-1))  # (cells,) bool
         self._blocked = np.ones(self._num_cells, np.bool_)  # (cells,) off the map, or a wall
         self._blocked[on_map] = self._walls.T.ravel()
         self._open_sides = np.zeros(self._num_cells, np.int64)  # (cells,)
         self._open_sides[on_map] = open_sides(self._walls).T.ravel()
-        self._around = np.array([x + y * self._width for x, y in MOVES[:STAY]])  # (4,) a side's cell number less one's
+        self._around = np.array([x + y * self.width for x, y in MOVES[:STAY]])  # (4,) a side's cell number less one's
         there = cells[on_map][:, None] + self._around
         self._sides = np.zeros((self._num_cells, STAY), np.int64)  # (cells, 4) where tags count
         self._sides[on_map] = np.where(on_map[there], there, cells[on_map][:, None])
-        self._next_cell = np.tile(cells[:, None], len(MOVES))  # (cells, 5) where each action leads
-        self._next_cell[on_map, :STAY] = np.where(self._blocked[there], cells[on_map][:, None], there)
+        self.next_cell = np.tile(cells[:, None], len(MOVES))  # (cells, 5) where each action leads
+        self.next_cell[on_map, :STAY] = np.where(self._blocked[there], cells[on_map][:, None], there)
 
     def _build_state(self) -> None:
         copies, side = self.num_envs, self.config.obs_range
         inside = self._num_cells // 2  # any cell will do before the first reset
         self._first = np.arange(copies)[:, None] * self._num_cells  # (B, 1) index of each copy's cell 0 in the maps
         self._copy = np.arange(copies)[:, None]  # (B, 1)
-        self._pursuers = np.full((copies, self.config.n_pursuers), inside)  # (B, N) cell number of each
-        self._evaders = np.full((copies, self.config.n_evaders), inside)  # (B, E) cell number of each
-        self._free = np.ones((copies, self.config.n_evaders), np.bool_)  # (B, E) evaders not caught yet
-        self._tags = np.zeros(copies, np.int64)  # (B,) in this episode
+        self.pursuers = np.full((copies, self.config.n_pursuers), inside)  # (B, N) cell number of each
+        self.evaders = np.full((copies, self.config.n_evaders), inside)  # (B, E) cell number of each
+        self.free = np.ones((copies, self.config.n_evaders), np.bool_)  # (B, E) evaders that are not caught
+        self.tags = np.zeros(copies, np.int64)  # (B,) in this episode
         self.episode_steps = np.zeros(copies, np.int64)  # (B,) steps since the copy's reset
 
         turn = np.arange(self.config.n_pursuers)
         self._has_moved = turn[:, None, None] >= turn  # (N, 1, N) [k, 0, i]: i has moved once the k-th has
-        self._layers = np.zeros((copies, self._height, self._width, 3), np.float32)  # what all can be seen of
-        self._layers[..., WALL] = self._blocked.reshape(self._height, self._width)
+        self._layers = np.zeros((copies, self.height, self.width, 3), np.float32)  # what all can be seen of
+        self._layers[..., WALL] = self._blocked.reshape(self.height, self.width)
         views = np.lib.stride_tricks.sliding_window_view(self._layers, (side, side), axis=(1, 2))
         self._views = np.moveaxis(
             views, 3, 5
@@ -204,99 +204,100 @@ class Pursuit(ArrayWorld):
         self._count_evaders()
 
     def reset(self, seeds: Sequence[int | None] | None = None, copies: np.ndarray | None = None) -> Observations:
-        """See `World.reset`. A seed starts the episode that PettingZoo starts with it."""
+        """See `World.reset`. A seed starts the same episode as in PettingZoo."""
         for copy, rng in self._restarted(seeds, copies):
             cells = None
-            while cells is None:  # an end is certain: the config has seen that there can be room
+            while cells is None:  # this ends: the config has checked that there is room
                 cells = draw_start(self._walls, self.config.constraint_window, self.config.team_sizes, rng)
-            numbers = (cells[:, 1] + self._border) * self._width + cells[:, 0] + self._border
-            self._pursuers[copy], self._evaders[copy] = np.split(numbers, [self.config.n_pursuers])
-            self._free[copy] = True
-            self._tags[copy], self.episode_steps[copy] = 0, 0
+            numbers = (cells[:, 1] + self.border) * self.width + cells[:, 0] + self.border
+            self.pursuers[copy], self.evaders[copy] = np.split(numbers, [self.config.n_pursuers])
+            self.free[copy] = True
+            self.tags[copy], self.episode_steps[copy] = 0, 0
         self._count_pursuers()
         self._count_evaders()
-        return self._observe()
+        return self.observe()
 
     def _count_pursuers(self) -> None:
-        """Brings what depends on the pursuers' cells up to date."""
-        self._pursuers_on = self._counts(self._pursuers + self._first, PURSUERS)  # (B * cells,) on each cell
+        """Updates what depends on the pursuers' cells."""
+        self._pursuers_on = self._counts(self.pursuers + self._first, PURSUERS)  # (B * cells,) on each cell
 
     def _count_evaders(self) -> None:
-        """Brings what depends on the evaders' cells up to date."""
-        self._evaders_on = self._counts((self._evaders + self._first)[self._free], EVADERS)  # (B * cells,) on each cell
+        """Updates what depends on the evaders' cells."""
+        self.evaders_on = self._counts((self.evaders + self._first)[self.free], EVADERS)  # (B * cells,) on each cell
 
     def _counts(self, agents: np.ndarray, layer: int) -> np.ndarray:
-        """The agents on each cell of all maps, (B * cells,), from their indices in them; fills in a layer."""
+        """The number of agents on each cell of all maps, (B * cells,), from the agents' indices; also fills a layer."""
         counts = np.bincount(agents.ravel(), minlength=self.num_envs * self._num_cells)
         self._layers[..., layer] = counts.reshape(self._layers.shape[:3])
         return counts
 
-    def _observe(self) -> Observations:
-        return {GROUP: self._views[self._copy, self._row.take(self._pursuers), self._column.take(self._pursuers)]}
+    def observe(self) -> Observations:
+        return {GROUP: self._views[self._copy, self._row.take(self.pursuers), self._column.take(self.pursuers)]}
 
     def own_state(self) -> np.ndarray:
-        """See `World.own_state`: x, y of each pursuer as shares of the map's sides, then the evaders on each cell, row
-        by row."""
+        """See `World.own_state`: x, y of each pursuer as shares of the map's sides, then the number of evaders on each
+        cell, row by row."""
         size = np.array((self.config.x_size, self.config.y_size))
-        places = (self._xy[self._pursuers] / np.maximum(size - 1, 1)).reshape(self.num_envs, -1)
-        edge, (width, height) = self._border, size
+        places = (self.cell_xy[self.pursuers] / np.maximum(size - 1, 1)).reshape(self.num_envs, -1)
+        edge, (width, height) = self.border, size
         on_map = self._layers[:, edge : edge + height, edge : edge + width, EVADERS].reshape(self.num_envs, -1)
         return np.concatenate((places, on_map), axis=1, dtype=np.float32)
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """See `World.step`. Raises ValueError for an action outside 0..4 or of the wrong shape."""
         action = checked_choices(self.groups[0], actions[GROUP], self.num_envs)
         before = self._beside()
-        self._pursuers[...] = self._next_cell.take(self._pursuers * len(MOVES) + action)
+        self.pursuers[...] = self.next_cell.take(self.pursuers * len(MOVES) + action)
         self._count_pursuers()
         after = self._beside()
         catchers = self._catch()
         if not self.config.freeze_evaders:
             self._walk()
         self._count_evaders()
-        self._tags += after.sum(axis=1)
+        self.tags += after.sum(axis=1)
         self.episode_steps += 1
 
-        rewards = self._rewards(before, after, catchers).astype(np.float32)
+        rewards = self.rewards_of_step(before, after, catchers).astype(np.float32)
         truncated = self.episode_steps >= self.config.max_cycles
-        terminated = ~(self._free.any(axis=1) | truncated)
-        return Step(self._observe(), {GROUP: rewards}, terminated, truncated)
+        terminated = ~(self.free.any(axis=1) | truncated)
+        return Step(self.observe(), {GROUP: rewards}, terminated, truncated)
 
     def _beside(self) -> np.ndarray:
-        """Evaders beside each pursuer now, (B, N)."""
-        return self._evaders_on.take(self._sides.take(self._pursuers, axis=0) + self._first[..., None]).sum(axis=-1)
+        """Number of evaders beside each pursuer now, (B, N)."""
+        return self.evaders_on.take(self._sides.take(self.pursuers, axis=0) + self._first[..., None]).sum(axis=-1)
 
     def _catch(self) -> np.ndarray:
-        """Takes evaders off the map; the pursuers that have caught them, (B, N) bool."""
-        cells = self._evaders + self._first  # (B, E)
+        """Removes evaders that are caught. Returns which pursuers have caught one, (B, N) bool."""
+        cells = self.evaders + self._first  # (B, E)
         if self.config.surround:
             posts = cells[..., None] + self._around  # (B, E, 4) where pursuers must stand
             held = (self._pursuers_on.take(posts) > 0).sum(axis=-1)
-            caught = held == self._open_sides.take(self._evaders)
+            caught = held == self._open_sides.take(self.evaders)
         else:
             posts = cells
             caught = self._pursuers_on.take(cells) >= self.config.n_catch
-        caught &= self._free
+        caught &= self.free
         if not caught.any():
-            return np.zeros(self._pursuers.shape, np.bool_)
-        self._free &= ~caught
-        return np.isin(self._pursuers + self._first, posts[caught])
+            return np.zeros(self.pursuers.shape, np.bool_)
+        self.free &= ~caught
+        return np.isin(self.pursuers + self._first, posts[caught])
 
     def _walk(self) -> None:
-        """Every evader that is left moves."""
-        left = self._free.sum(axis=1).tolist()
+        """Moves every evader that is not caught."""
+        left = self.free.sum(axis=1).tolist()
         drawn = [rng.integers(len(MOVES), size=count) for rng, count in zip(self._rngs, left, strict=True)]
-        moves = np.full(self._evaders.shape, STAY)
-        moves[self._free] = np.concatenate(drawn)
-        self._evaders[...] = self._next_cell.take(self._evaders * len(MOVES) + moves)
+        moves = np.full(self.evaders.shape, STAY)
+        moves[self.free] = np.concatenate(drawn)
+        self.evaders[...] = self.next_cell.take(self.evaders * len(MOVES) + moves)
 
-    def _rewards(self, before: np.ndarray, after: np.ndarray, catchers: np.ndarray) -> np.ndarray:
-        """Rewards of a step, (B, N) float64: those after each move of a pursuer, added up in turn as PettingZoo's are.
+    def rewards_of_step(self, before: np.ndarray, after: np.ndarray, catchers: np.ndarray) -> np.ndarray:
+        """Rewards of a step, (B, N) float64: the sum of those after each pursuer's move, in PettingZoo's order of
+        addition.
 
         Args:
             before: (B, N) evaders beside each pursuer before it moves.
-            after: (B, N) and when it has moved.
-            catchers: (B, N) bool, who has caught any.
+            after: (B, N) evaders beside each pursuer after it has moved.
+            catchers: (B, N) bool, pursuers that have caught an evader.
         """
         tagged = (self.config.tag_reward * count / self.config.n_pursuers for count in (after, before))
         parts = np.where(self._has_moved, *tagged)  # (N, B, N)
@@ -304,38 +305,38 @@ class Pursuit(ArrayWorld):
         parts[-1] += self.config.urgency_reward
         if self.config.shared_reward:
             parts = parts.mean(axis=-1, keepdims=True)
-        return np.broadcast_to(sum(parts), after.shape)  # never parts.sum(), which adds in an order of its own
+        return np.broadcast_to(sum(parts), after.shape)  # not parts.sum(), which adds in another order
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
         """See `World.episode_metrics`; the names are explained at the class."""
-        caught = (~self._free[copies]).sum(axis=1).astype(np.float64)
+        caught = (~self.free[copies]).sum(axis=1).astype(np.float64)
         return {
             "evaders_caught": caught,
             "evaders_caught_fraction": caught / self.config.n_evaders,
-            "tags": self._tags[copies].astype(np.float64),
+            "tags": self.tags[copies].astype(np.float64),
         }
 
     def render(self, copy: int = 0) -> np.ndarray:
         """The map from above, x to the right and y down, `(height, width, 3)` uint8 pixels."""
-        free = self._free[copy]
+        free = self.free[copy]
         return draw_pursuit(
             walls=self._walls,
-            pursuers=self._xy[self._pursuers[copy]],
-            evaders=self._xy[self._evaders[copy, free]],
+            pursuers=self.cell_xy[self.pursuers[copy]],
+            evaders=self.cell_xy[self.evaders[copy, free]],
             reach=self.config.obs_range // 2,
             left=free.mean(),
         )
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {
-            "pursuers": self._pursuers,
-            "evaders": self._evaders,
-            "free": self._free,
-            "tags": self._tags,
+            "pursuers": self.pursuers,
+            "evaders": self.evaders,
+            "free": self.free,
+            "tags": self.tags,
             "episode_steps": self.episode_steps,
         }
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: WorldState) -> None:
         """See `ArrayWorld.set_state`."""
         super().set_state(state)
         self._count_pursuers()

@@ -1,4 +1,4 @@
-"""The ground of pursuit: where its walls are, and where its agents can start."""
+"""The map of pursuit: its walls, and the cells on which agents can start."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ Cell = tuple[int, int]
 
 
 def wall_cells(x_size: int, y_size: int) -> np.ndarray:
-    """The walls, a block in the middle of the map: (x_size, y_size) bool."""
+    """The walls, which are a block in the middle of the map: (x_size, y_size) bool."""
 
     def middle(size: int, margin: float) -> np.ndarray:
         place = np.arange(size) / size
@@ -20,10 +20,10 @@ def wall_cells(x_size: int, y_size: int) -> np.ndarray:
 
 
 def open_sides(walls: np.ndarray) -> np.ndarray:
-    """How many sides of each cell pursuers must hold to surround it: 4 less those on walls or off the map.
+    """Number of sides of each cell that pursuers must occupy to surround it: 4 minus the sides on walls or off the map.
 
-    Of two sides off the map that face each other, as on a map that is one cell wide, one counts only: there, nothing
-    can be surrounded.
+    On a map that is one cell wide, two opposite sides are off the map. Only one of them is subtracted, so that no
+    evader can be surrounded there.
 
     Args:
         walls: (x_size, y_size) bool.
@@ -39,18 +39,18 @@ def open_sides(walls: np.ndarray) -> np.ndarray:
 
 
 def draw_start(walls: np.ndarray, window: float, counts: Sequence[int], rng: np.random.Generator) -> np.ndarray | None:
-    """Draws where the agents start: a part of the map, then cells in it, one agent after the other.
+    """Draws the start: a part of the map, then the cells of the agents in it, one agent after the other.
 
-    Agents of one kind start neither on one cell nor side by side; those of two kinds may.
+    Two agents of one kind start neither on one cell nor side by side. Agents of different kinds may.
 
     Args:
         walls: (x_size, y_size) bool.
-        window: sides of that part over those of the map, in (0, 1].
-        counts: agents of each kind.
-        rng: what is drawn with; so many numbers as PettingZoo draws.
+        window: side of the part as a share of the map's side, in (0, 1].
+        counts: number of agents of each kind.
+        rng: random generator; the draws are those of PettingZoo.
 
     Returns:
-        (sum of counts, 2) int64 cells (x, y), kind after kind. None if there was no room for all of them.
+        (sum of counts, 2) int64 cells (x, y), one kind after the other. None if there was no room for all agents.
     """
     starts = [rng.uniform(0.0, 1.0 - window) for _ in walls.shape]
     (x_low, x_high), (y_low, y_high) = (

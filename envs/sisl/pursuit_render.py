@@ -1,4 +1,4 @@
-"""Draws a pursuit as an RGB array, in NumPy only."""
+"""Draws pursuit as an RGB array, with NumPy only."""
 
 import math
 
@@ -7,8 +7,8 @@ import numpy as np
 from marl_tune.envs.drawing import GOLDEN_ANGLE, MARGIN, blend_disc, crowds, draw_bar, framed, heat_map
 
 PICTURE_SIDE = 600  # pixels that the longer side of the map fills at most
-RING = 5  # agents on a cell that stand in a ring; more fill it
-SEEN_BY = 4  # pursuers that see a cell: no brighter for more
+RING = 5  # up to so many agents on a cell are drawn in a ring; more fill the cell
+SEEN_BY = 4  # a cell is brightest if so many or more pursuers see it
 
 GROUND = np.array(((22, 25, 37), (44, 38, 44), (58, 46, 46), (69, 52, 47), (78, 57, 48)), np.float32)
 # colours of cells that 0, 1, ... SEEN_BY pursuers see
@@ -18,14 +18,14 @@ EVADER, EVADER_RIM, BAR_EMPTY = (92, 188, 240), (12, 36, 58), (26, 50, 70)
 
 
 def draw_pursuit(walls: np.ndarray, pursuers: np.ndarray, evaders: np.ndarray, reach: int, left: float) -> np.ndarray:
-    """A map from above: x to the right, y down, a bar below that shows how many of the evaders are left.
+    """Draws the map from above: x to the right, y down. The bar below shows how many evaders are left.
 
     Args:
         walls: (x_size, y_size) bool.
-        pursuers: (N, 2) cell (x, y) of each; large and warm. The cells that they see are tinted.
-        evaders: (E, 2) cell (x, y) of each that is left; small and cold.
-        reach: cells that a pursuer sees to each side.
-        left: share of the evaders that are left, in [0, 1].
+        pursuers: (N, 2) cell (x, y) of each; drawn large, in warm colours. The cells that they see are tinted.
+        evaders: (E, 2) cell (x, y) of each that is not caught; drawn small, in cold colours.
+        reach: number of cells that a pursuer sees to each side.
+        left: share of evaders that are not caught, in [0, 1].
 
     Returns:
         (height, width, 3) uint8 pixels.
@@ -57,19 +57,19 @@ def _ground(walls: np.ndarray, pursuers: np.ndarray, reach: int, scale: int) -> 
     ground[solid] = heat_map(walls, scale, np.array((GROUND[0], WALL)), line=0.94)[solid]
     edge = max(scale // 12, 1)
     inner = np.pad(solid, edge)
-    inner = inner[: -2 * edge, edge:-edge] & inner[edge:-edge, : -2 * edge]  # not at the upper and the left edge
+    inner = inner[: -2 * edge, edge:-edge] & inner[edge:-edge, : -2 * edge]  # without the upper and the left edge
     ground[solid & ~inner] = WALL_EDGE
     return ground
 
 
 def _spread(agents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Moves agents that share a cell apart, in a ring or like the seeds of a sunflower, and makes them smaller.
+    """Moves agents that share a cell apart, in a ring or a spiral, and makes them smaller.
 
     Args:
         agents: (A, 2) cell of each.
 
     Returns:
-        (A, 2) where to draw each, and (A,) how large: radius; all in cells.
+        The centres (A, 2) and the radii (A,) of the agents, in cells.
     """
     spots, radii = agents.astype(np.float64), np.full(len(agents), 0.36)
     for crowd in crowds(agents):

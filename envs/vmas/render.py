@@ -1,10 +1,16 @@
-"""Draws one copy of a VMAS environment as an RGB array, in NumPy only: VMAS's own drawing needs OpenGL."""
+"""Draws one copy of a VMAS environment as an RGB array, with NumPy only. VMAS's own drawing needs OpenGL."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from marl_tune.envs.drawing import blend_disc
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from vmas.simulator.core import Shape  # type: ignore[import-untyped]
+    from vmas.simulator.environment import Environment  # type: ignore[import-untyped]
 
 OUTLINE = 1.5  # pixels around an agent
 SHADE = 0.55  # brightness of the outline, as a share of the colour's
@@ -12,14 +18,15 @@ THIN = 1.25  # half of the thickness of a line, pixels
 BORDER = (0.25, 0.25, 0.25)
 
 
-def draw(env: Any, copy: int) -> np.ndarray:
-    """Agents with a dark outline, landmarks without: discs, boxes and lines where they are now, and the walls that
-    close the world in. The camera is VMAS's own. What a scenario draws on top (`extra_render`) and what sensors see
-    is left out.
+def draw(env: "Environment", copy: int) -> np.ndarray:
+    """The present state from above: discs, boxes and lines, and the walls around the world. Agents have a dark outline.
+
+    The camera is that of VMAS. What a scenario draws in addition (`extra_render`) and the readings of sensors are not
+    drawn.
 
     Args:
         env: VMAS's environment.
-        copy: which copy.
+        copy: number of the copy.
 
     Returns:
         (height, width, 3) uint8 pixels, of the size that the scenario asks for.
@@ -51,8 +58,8 @@ def draw(env: Any, copy: int) -> np.ndarray:
     return np.rint(canvas).astype(np.uint8)
 
 
-def _reach(env: Any, copy: int, origin: np.ndarray) -> float:
-    """Distance from the middle of the picture to its right edge, such that all agents are in it; as in VMAS's
+def _reach(env: "Environment", copy: int, origin: np.ndarray) -> float:
+    """Distance from the middle of the picture to its right edge at which all agents are visible; as in VMAS's
     `Environment.render`."""
     zoom, (width, height) = float(env.scenario.viewer_zoom), env.scenario.viewer_size
     reach = zoom * np.array([max(width / height, 1.0), max(height / width, 1.0)])
@@ -63,7 +70,7 @@ def _reach(env: Any, copy: int, origin: np.ndarray) -> float:
 
 
 def _blend_shape(
-    canvas: np.ndarray, shape: Any, scale: float, inset: float, centre: np.ndarray, angle: float, paint: np.ndarray
+    canvas: np.ndarray, shape: "Shape", scale: float, inset: float, centre: np.ndarray, angle: float, paint: np.ndarray
 ) -> None:
     """Blends one of VMAS's shapes (Sphere, Box, Line) into the picture, smaller by `inset` pixels on each side."""
     kind = type(shape).__name__
@@ -98,10 +105,10 @@ def _blend_box(canvas: np.ndarray, centre: np.ndarray, half: np.ndarray, angle: 
     patch += (inside[..., None] * (paint - patch)).astype(np.float32)
 
 
-def _numbers(values: Any) -> np.ndarray:
-    """A tuple or a tensor on any device as floats."""
+def _numbers(values: "Sequence[float] | Tensor") -> np.ndarray:
+    """A sequence or a tensor on any device, as float64."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, np.float64)
 
 
-def _paint(colour: Any) -> np.ndarray:
+def _paint(colour: Sequence[float] | np.ndarray) -> np.ndarray:
     return 255.0 * np.clip(np.asarray(colour, np.float64)[:3], 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""From `env.scenario` to an environment of VMAS: imports the library, makes one, and says what is wrong.
+"""From `env.scenario` to an environment of VMAS: imports the library, makes an environment, explains errors.
 
 VMAS (https://github.com/proroklab/VectorizedMultiAgentSimulator) is optional: pip install "marl-tune[vmas]" brings it.
 """
@@ -12,19 +12,22 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 
 from marl_tune.envs.vmas.seeding import draws_from
 
+if TYPE_CHECKING:
+    from vmas.simulator.environment import Environment  # type: ignore[import-untyped]
+
 CURE = 'pip install "marl-tune[vmas]"'
-UNUSED = "Scenario kwargs"  # how VMAS's warning about arguments that a scenario has no use for begins
+UNUSED = "Scenario kwargs"  # beginning of VMAS's warning about arguments that a scenario does not use
 
 
 def import_vmas() -> ModuleType:
-    """The library.
+    """Imports VMAS.
 
     Raises:
         ValueError: if it is not installed.
@@ -39,8 +42,8 @@ def import_vmas() -> ModuleType:
 
 @contextlib.contextmanager
 def _gym_stays_silent() -> Iterator[None]:
-    """gym ends its import with a notice on stderr that gymnasium has replaced it, and sets pygame's sound driver to one
-    that complains where there is no sound card."""
+    """Suppresses what importing gym does besides: it writes to stderr that gymnasium has replaced it, and it sets
+    pygame's sound driver to one that complains if there is no sound card."""
     driver = os.environ.get("SDL_AUDIODRIVER")
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -51,19 +54,21 @@ def _gym_stays_silent() -> Iterator[None]:
         os.environ["SDL_AUDIODRIVER"] = driver
 
 
-def make_env(scenario: str, kwargs: Mapping[str, Any], num_envs: int, device: str, **settings: Any) -> Any:
-    """VMAS's environment of B = `num_envs` copies, the same for the same arguments.
+def make_env(
+    scenario: str, kwargs: Mapping[str, object], num_envs: int, device: str, **settings: object
+) -> "Environment":
+    """Makes VMAS's environment of B = `num_envs` copies; with equal arguments it is always the same.
 
     Args:
-        scenario: one of VMAS's own.
+        scenario: name of one of VMAS's scenarios.
         kwargs: arguments of the scenario.
         num_envs: B.
-        device: where torch keeps it.
+        device: torch's name of the device on which it simulates.
         settings: further arguments of `vmas.make_env`.
 
     Raises:
-        ValueError: if VMAS is not installed, has no such scenario, or one that does not take `kwargs`; or if torch
-            cannot use the device.
+        ValueError: if VMAS is not installed, has no such scenario, or the scenario does not accept `kwargs`; or if
+            torch cannot use the device.
     """
     vmas = import_vmas()
     known = [*vmas.scenarios, *vmas.mpe_scenarios, *vmas.debug_scenarios]
@@ -71,7 +76,7 @@ def make_env(scenario: str, kwargs: Mapping[str, Any], num_envs: int, device: st
         near = difflib.get_close_matches(scenario, known, n=3)
         cure = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"
         raise ValueError(f"env.scenario must name a scenario of VMAS, got {scenario!r}: {cure}")
-    import torch  # only here: the settings of the world are read without it
+    import torch  # only here: the settings of the world are read without torch
 
     try:
         torch.zeros(1, device=device)
@@ -95,7 +100,7 @@ def _said(error: Exception) -> str:
 
 
 def to_gymnasium(space: Any) -> gym.Space:
-    """A space of the old gym, which VMAS uses, as one of gymnasium; a Box is float32, whatever it was."""
+    """A space of the old gym, which VMAS uses, as a space of gymnasium. A Box becomes float32."""
     kind = type(space).__name__
     if kind == "Box":
         return gym.spaces.Box(np.float32(space.low), np.float32(space.high), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Where VMAS's randomness comes from: the global generators of torch, NumPy and Python, seeded here for a while."""
+"""VMAS draws from the global generators of torch, NumPy and Python. Here they are seeded for the time of a call."""
 
 import contextlib
 import importlib
@@ -7,21 +7,22 @@ from collections.abc import Iterator
 
 import numpy as np
 
-SEEDS = 2**32  # NumPy's old generator takes no larger seed
+SEEDS = 2**32  # seeds are below this: NumPy's old generator accepts no larger one
 
 
 @contextlib.contextmanager
 def draws_from(rng: np.random.Generator, device: str) -> Iterator[None]:
-    """What VMAS draws within follows from the next number of `rng`; the program's own generators stay as they are.
+    """In this context, all that VMAS draws follows from the next number of `rng`. The program's own generators do not
+    change.
 
-    In each of its calls VMAS swaps the states of the three generators in and out, and in between it keeps them in a
-    list that all its environments share (`local_seed` in its environment.py). The generator of a GPU it leaves alone.
+    In each call VMAS swaps the states of the three generators in and out. Between calls it keeps them in a list that
+    all its environments share (`local_seed` in its environment.py). It does not do so with the generator of a GPU.
 
     Args:
         rng: gives the seed.
-        device: where VMAS simulates, and draws.
+        device: on which VMAS simulates and draws.
     """
-    import torch  # only here: the settings of the world are read without it
+    import torch  # only here: the settings of the world are read without torch
 
     seed = int(rng.integers(SEEDS))
     kept = importlib.import_module("vmas.simulator.environment").Environment.vmas_random_state

@@ -1,5 +1,1 @@
-"""The copies of any world shared out among processes."""
-
-from marl_tune.envs.workers.world import WorkerWorld
-
-__all__ = ["WorkerWorld"]
+"""Stepping the copies of a world in several processes at the same time: see `world.py`."""

@@ -1,7 +1,7 @@
-"""What the copies of a world exchange with whoever steps them, as arrays in memory that several processes share.
+"""Actions and results of the copies of a world, as arrays in memory that several processes share.
 
-The memory is a file without a name, which each process maps: nothing of it is left behind when the processes end,
-however they end. Where an array lies in it follows from the world's groups and B: only the file is handed over.
+The memory is a file without a name, which each process maps. It disappears when the processes end, for whatever reason.
+The place of each array follows from the world's groups and B, so only the file is handed over.
 """
 
 import mmap
@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -18,14 +18,17 @@ from marl_tune.envs.agent_group import AgentGroup, Observations
 from marl_tune.envs.trees import tree_map
 from marl_tune.envs.world import Step
 
-CACHE_LINE = 64  # bytes; no two arrays have one in common
+CACHE_LINE = 64  # bytes; two arrays never share one
+
+Place: TypeAlias = Callable[[mmap.mmap], np.ndarray]  # the memory -> an array in it
+Places: TypeAlias = Place | dict[str, "Places"]
 
 
 @dataclass
 class SharedArrays:
-    """The arrays of some copies; those of the results as in `Step`, and who acts next as in `World`.
+    """The arrays of some copies. Results are as in `Step`, and `acting` is as in `World`.
 
-    The last two mean something only for worlds where agents take turns, die or join.
+    `left` and `acting` are used only in worlds where agents take turns, die or join.
     """
 
     actions: dict[str, np.ndarray]
@@ -37,12 +40,12 @@ class SharedArrays:
     acting: dict[str, np.ndarray]
 
     def of(self, copies: slice) -> "SharedArrays":
-        """The same memory, seen for some of the copies only."""
+        """The part of the same memory that belongs to some of the copies."""
         parts = {field.name: tree_map(lambda array: array[copies], getattr(self, field.name)) for field in fields(self)}
         return SharedArrays(**parts)
 
     def write(self, step: Step, acting: dict[str, np.ndarray] | None) -> None:
-        """Puts the results of a step where all can read them."""
+        """Writes the results of a step."""
         self.write_observations(step.observations, acting)
         tree_map(np.copyto, self.rewards, step.rewards)
         self.terminated[:], self.truncated[:] = step.terminated, step.truncated
@@ -50,32 +53,32 @@ class SharedArrays:
             tree_map(np.copyto, self.left, step.left)
 
     def write_observations(self, observations: Observations, acting: dict[str, np.ndarray] | None) -> None:
-        """Puts observations, and who acts on them, where all can read them."""
+        """Writes observations, and which agents act next."""
         tree_map(np.copyto, self.observations, observations)
         self.write_acting(acting)
 
     def write_acting(self, acting: dict[str, np.ndarray] | None) -> None:
-        """Puts who acts next where all can read it."""
+        """Writes which agents act next; None: all of them, always."""
         if acting is not None:
             tree_map(np.copyto, self.acting, acting)
 
     def read(self, takes_turns: bool) -> Step:
-        """The results as they are now, copied."""
+        """A copy of the present results."""
         rewards = tree_map(np.copy, self.rewards)
         left = tree_map(np.copy, self.left) if takes_turns else None
         return Step(self.read_observations(), rewards, self.terminated.copy(), self.truncated.copy(), left)
 
     def read_observations(self) -> Observations:
-        """The observations as they are now, copied."""
+        """A copy of the present observations."""
         return tree_map(np.copy, self.observations)
 
     def read_acting(self) -> dict[str, np.ndarray]:
-        """Who acts next, copied."""
+        """A copy of `acting`: which agents act next."""
         return tree_map(np.copy, self.acting)
 
 
 def make_file(groups: Sequence[AgentGroup], num_envs: int) -> int:
-    """Memory for the arrays of B copies, as the descriptor of a file without a name."""
+    """Makes memory for the arrays of B copies. Returns the descriptor of a file without a name."""
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("world")
     else:  # not Linux
@@ -86,31 +89,35 @@ def make_file(groups: Sequence[AgentGroup], num_envs: int) -> int:
 
 
 def map_file(file: int, groups: Sequence[AgentGroup], num_envs: int) -> SharedArrays:
-    """The arrays that lie in the file, which is closed: the memory lasts as long as any array of it."""
+    """The arrays in the file. Closes the file; the memory lasts as long as one of its arrays."""
     layout, size = _layout(groups, num_envs)
     memory = mmap.mmap(file, size)
     os.close(file)
     return SharedArrays(**tree_map(lambda place: place(memory), layout))
 
 
-def _layout(groups: Sequence[AgentGroup], num_envs: int) -> tuple[dict[str, Any], int]:
-    """For each array the function that makes it from the memory, in the form of `SharedArrays`; the size in bytes."""
+def _layout(groups: Sequence[AgentGroup], num_envs: int) -> tuple[dict[str, Places], int]:
+    """Where each array is in the memory.
+
+    Returns:
+        In the form of `SharedArrays`, a function from the memory to the array; and the size of the memory in bytes.
+    """
     size = 0
 
-    def place(shape: tuple[int, ...], dtype: Any) -> Callable[[Any], np.ndarray]:
+    def place(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> Place:
         nonlocal size
         offset, size = size, size + int(np.prod(shape)) * np.dtype(dtype).itemsize
         size += -size % CACHE_LINE
         return lambda memory: np.ndarray(shape, dtype, memory, offset)
 
-    def observed(space: gym.Space, rows: tuple[int, int]) -> Any:
+    def observed(space: gym.Space, rows: tuple[int, int]) -> Places:
         if isinstance(space, gym.spaces.Dict):
             return {key: observed(part, rows) for key, part in space.items()}
         return place(rows + (space.shape or ()), space.dtype)
 
     rows = {group.name: (num_envs, len(group.agents)) for group in groups}
     spaces = {group.name: group.action_space for group in groups}
-    layout = {
+    layout: dict[str, Places] = {
         "actions": {name: place(rows[name] + (space.shape or ()), space.dtype) for name, space in spaces.items()},
         "observations": {group.name: observed(group.observation_space, rows[group.name]) for group in groups},
         "rewards": {name: place(shape, np.float32) for name, shape in rows.items()},

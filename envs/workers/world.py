@@ -1,4 +1,4 @@
-"""The copies of any world, shared out among processes that step at the same time."""
+"""A world whose copies are distributed over several processes, which step at the same time."""
 
 import os
 import pickle
@@ -16,48 +16,49 @@ from typing import Any
 
 import numpy as np
 
-from marl_tune.envs.agent_group import Observations
+from marl_tune.envs.agent_group import Actions, Observations
 from marl_tune.envs.groups import checked_actions
-from marl_tune.envs.workers.process import DONE, FAILED, RETURNED, STEP, UNAVAILABLE, Player, perform
+from marl_tune.envs.workers.process import DONE, FAILED, RETURNED, STEP, UNAVAILABLE, CopyServer, Outcome, perform
 from marl_tune.envs.workers.shared_arrays import SharedArrays, make_file, map_file
-from marl_tune.envs.world import StateUnavailable, Step, World, resolve_reset
+from marl_tune.envs.world import StateUnavailable, Step, World, WorldState, resolve_reset
 
-PATIENCE = 5.0  # seconds that workers have to end by themselves before they are killed
+PATIENCE = 5.0  # seconds that workers have to end by themselves; then they are killed
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-# set where they are not: the workers are the threads, and a pool of more in each only slows its start
+# environment variables of the workers, if the user has not set them: more threads in each process only slow its start
 
 
 class WorkerError(RuntimeError):
-    """A worker's copies raised an exception, whose traceback the text holds, or its process died."""
+    """The copies of a worker raised an exception (its traceback is in the text), or the worker's process died."""
 
 
-class _Local:
-    """The copies that the owner of the world steps itself, while the others step theirs."""
+class LocalShare:
+    """The copies that the owner of the world steps itself, while the worker processes step theirs."""
 
-    _player: Player  # once the memory is there
+    _server: CopyServer  # once the memory is there
 
     def __init__(self, world: World, copies: range):
         self.world, self.copies = world, copies
 
     def map(self, shared: SharedArrays) -> None:
-        """Says where the results go."""
-        self._player = Player(self.world, shared.of(slice(self.copies.start, self.copies.stop)))
+        """Sets the memory into which the results are written."""
+        self._server = CopyServer(self.world, shared.of(slice(self.copies.start, self.copies.stop)))
 
-    def begin(self, method: str, *args: Any) -> None:
-        """Notes a call of a method of `Player`, which `finish` carries out: the others are to be told first."""
+    def begin(self, method: str, *args: object) -> None:
+        """Notes a call of a method of `CopyServer`. `finish` executes it, after the worker processes have got
+        theirs."""
         self._call = method, args
 
-    def finish(self) -> tuple[str, Any]:
-        """Carries out the call. Returns its outcome; raises what the world raises."""
+    def finish(self) -> Outcome:
+        """Executes the call, and returns its outcome. Raises the errors of the world."""
         method, args = self._call
-        return perform(self._player, method, args)
+        return perform(self._server, method, args)
 
 
-class _Remote:
-    """A process with some of the copies, seen from the process that starts it.
+class RemoteShare:
+    """A worker process with some of the copies, seen from the process that starts it.
 
-    It is a program of its own and no `multiprocessing.Process`: that would import the main module of whoever starts it,
-    in a trial all of Ray. And it has its own process group, so that Ctrl-C in a terminal does not reach it.
+    It is a program of its own, not a `multiprocessing.Process`: that would import the main module of its starter, in a
+    trial all of Ray. It has its own process group, so that Ctrl-C in a terminal does not reach it.
     """
 
     def __init__(self, copies: range):
@@ -74,7 +75,7 @@ class _Remote:
         self.connection = Connection(ours.detach())
 
     def make(self, make: Callable[[int], World], num_envs: int) -> None:
-        """Tells the process what it has copies of. Raises WorkerError if it has died."""
+        """Tells the process how to make its copies. Raises WorkerError if it has died."""
         self._send(pickle.dumps((make, self.copies, num_envs)))
 
     def map(self, file: int) -> None:
@@ -84,11 +85,11 @@ class _Remote:
         except OSError as error:
             raise self._death() from error
 
-    def begin(self, method: str, *args: Any) -> None:
-        """Starts a call of a method of `Player`. Raises WorkerError if the process has died."""
+    def begin(self, method: str, *args: object) -> None:
+        """Starts a call of a method of `CopyServer`. Raises WorkerError if the process has died."""
         self._send(STEP if method == "step" else pickle.dumps((method, args)))
 
-    def finish(self) -> tuple[str, Any]:
+    def finish(self) -> Outcome:
         """The outcome of the call: its kind, `RETURNED` or `UNAVAILABLE`, and its value. Raises WorkerError."""
         try:
             message = self.connection.recv_bytes()
@@ -119,53 +120,58 @@ class _Remote:
         return f"the worker process {self.process.pid} with copies {self.copies.start} to {self.copies.stop - 1}"
 
 
-_Share = _Local | _Remote
+Share = LocalShare | RemoteShare
 
 
 class WorkerWorld(World):
-    """B copies of a world in W processes, in contiguous shares of nearly the same size.
+    """B copies of a world in W processes. Each process has a contiguous share of the copies, all of nearly one size.
 
-    One of the W is the process that makes it: its own share is stepped here while W - 1 worker processes step theirs.
-    Were there W of them, this one would sleep through every step and be woken after it, which costs more than what it
+    One of the W processes is the one that makes the world: it steps its own share while W - 1 worker processes step
+    theirs. With W worker processes, this one would sleep in every step. Waking it up costs more than the work that it
     does between two steps.
 
-    It behaves as the world itself would with all copies in one process. A step costs two short messages a worker;
-    actions, observations, rewards and ends lie in memory that all share. A worker imports what the world needs, and
-    nothing else of whoever started it. The workers end when the world is closed or collected as garbage, when one share
-    fails, when a call is interrupted, and when the process that made the world dies, however it dies.
+    The results are those of the world with all copies in one process. A step costs two short messages per worker.
+    Actions, observations, rewards and ends are in memory that all processes share. A worker imports only what the world
+    needs. The workers end when the world is closed or garbage-collected, when one share fails, when a call is
+    interrupted, and when the process that made the world dies, for whatever reason.
 
     Args:
-        make: num_envs -> a world. It is pickled, so it must not come from a script's `__main__`.
+        make: num_envs -> a world. It is pickled, so it must not be defined in a script's `__main__`.
         num_envs: B.
         workers: W, from 1 to B.
 
     Raises:
-        ValueError: for another number of workers.
-        WorkerError: from any method, if a worker fails; the world is then closed.
+        ValueError: if `workers` is not in 1..B.
+        WorkerError: from each method, if a worker fails. The world is then closed.
     """
 
     def __init__(self, make: Callable[[int], World], num_envs: int, workers: int):
         if not 1 <= workers <= num_envs:
             raise ValueError(f"env.workers must be from 1 to the {num_envs} copies of the world, got {workers}")
         self.num_envs = num_envs
-        self._shares: list[_Share] = []
+        self._shares: list[Share] = []
         self._finalizer = weakref.finalize(self, _stop, self._shares)
         bounds = [num_envs * index // workers for index in range(workers + 1)]
         own, *others = (range(start, stop) for start, stop in pairwise(bounds))
         try:
             for copies in others:
-                self._shares.append(_Remote(copies))
+                self._shares.append(RemoteShare(copies))
             self._agree(make, own)
         except BaseException:
             self.close()
             raise
 
+    @property
+    def processes(self) -> list[subprocess.Popen[bytes]]:
+        """The worker processes; none after `close`."""
+        return [share.process for share in self._shares if isinstance(share, RemoteShare)]
+
     def _agree(self, make: Callable[[int], World], own: range) -> None:
-        """Tells the workers what to make, makes the own share while they do, and gives all of them the memory."""
-        workers = [share for share in self._shares if isinstance(share, _Remote)]
+        """Tells the workers what to make, makes the own share meanwhile, and hands the shared memory to all."""
+        workers = [share for share in self._shares if isinstance(share, RemoteShare)]
         for worker in workers:
             worker.make(make, self.num_envs)
-        local = _Local(make(len(own)), own)
+        local = LocalShare(make(len(own)), own)
         self._shares.insert(0, local)
         self.groups, self.own_state_space = local.world.groups, local.world.own_state_space
         for worker in workers:
@@ -193,7 +199,7 @@ class WorkerWorld(World):
         self._note_who_acts()
         return self._shared.read_observations()
 
-    def step(self, actions: dict[str, np.ndarray]) -> Step:
+    def step(self, actions: Actions) -> Step:
         """See `World.step`. Raises ValueError for actions of the wrong shape."""
         for group in self.groups:
             self._shared.actions[group.name][...] = checked_actions(group, actions[group.name], self.num_envs)
@@ -202,7 +208,8 @@ class WorkerWorld(World):
         return self._shared.read(self._takes_turns)
 
     def own_state(self) -> np.ndarray:
-        """See `World.own_state`. It is sent as a message, for few worlds have one, and only central critics ask."""
+        """See `World.own_state`. It is sent as a message, because few worlds have one and only central critics need
+        it."""
         return np.concatenate(list(self._call(dict.fromkeys(self._shares, ("call", "own_state"))).values()))
 
     def episode_metrics(self, copies: np.ndarray) -> dict[str, np.ndarray]:
@@ -225,11 +232,11 @@ class WorkerWorld(World):
         share = next(share for share in self._shares if copy in share.copies)
         return self._call({share: ("call", "render", copy - share.copies.start)})[share]
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> WorldState:
         """See `World.get_state`."""
         return {"shares": list(self._call(dict.fromkeys(self._shares, ("call", "get_state"))).values())}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: WorldState) -> None:
         """See `World.set_state`. Raises ValueError for the state of a world with another number of workers."""
         shares = state["shares"]
         if len(shares) != len(self._shares):
@@ -238,33 +245,40 @@ class WorkerWorld(World):
         self._note_who_acts()
 
     def close(self) -> None:
-        """Ends the workers and waits for them; one that is in the middle of a long step is killed."""
+        """Ends the workers and waits for them. A worker that is still in a long step after `PATIENCE` is killed."""
         self._finalizer()
 
-    def _call(self, calls: Mapping[_Share, tuple]) -> dict[_Share, Any]:
-        """Has some shares, all at once, call a method of `Player`, given with its arguments; what each returned."""
+    def _call(self, calls: Mapping[Share, tuple[Any, ...]]) -> dict[Share, Any]:
+        """Calls a method of `CopyServer` on some shares at the same time.
+
+        Args:
+            calls: share -> the name of the method and its arguments.
+
+        Returns:
+            Share -> what the method returned.
+        """
         if not self._finalizer.alive:
             raise RuntimeError("the world is closed")
         try:
             for share, call in calls.items():
                 share.begin(*call)
             outcomes = {share: share.finish() for share in calls}
-        except BaseException:  # a keyboard interrupt too: answers that nobody has read would be taken for later ones
+        except BaseException:  # a keyboard interrupt too: an unread answer would be taken for the next one
             self.close()
             raise
         for kind, value in outcomes.values():
             if kind == UNAVAILABLE:
-                raise StateUnavailable(value)
+                raise StateUnavailable(str(value))
         return {share: value for share, (_, value) in outcomes.items()}
 
 
-def _stop(shares: list[_Share]) -> None:
-    """Closes the own copies and ends the processes: they see that their socket is closed once their step is done."""
-    workers = [share for share in shares if isinstance(share, _Remote)]
+def _stop(shares: list[Share]) -> None:
+    """Closes the own copies and ends the worker processes, which notice their closed socket after their step."""
+    workers = [share for share in shares if isinstance(share, RemoteShare)]
     for worker in workers:
         worker.connection.close()
     for share in shares:
-        if isinstance(share, _Local):
+        if isinstance(share, LocalShare):
             share.world.close()
     deadline = time.monotonic() + PATIENCE
     for worker in workers:

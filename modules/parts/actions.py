@@ -8,7 +8,6 @@
 """
 
 import math
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,20 +15,21 @@ import torch
 from ray.rllib.core.distribution.torch.torch_distribution import (
     TorchCategorical,
     TorchDiagGaussian,
+    TorchDistribution,
     TorchMultiCategorical,
 )
 from torch import Tensor, nn
 
 from marl_tune.modules.parts.layers import dense
 
-# Nearly equal probabilities, and this deviation in the policy's units, at the start (Andrychowicz et al. 2021,
-# https://arxiv.org/abs/2006.05990).
+# At the start all choices have nearly equal probabilities, and a Gaussian has this deviation, in the policy's units
+# (Andrychowicz et al. 2021, https://arxiv.org/abs/2006.05990).
 POLICY_GAIN = 0.01
 INITIAL_DEVIATION = 0.5
 
 
 def check_action_space(space: gym.Space, mask_size: int | None = None) -> None:
-    """Raises ValueError for a space that no head here serves, or an action mask of the wrong size."""
+    """Raises ValueError for a space that no head supports, or for an action mask of the wrong size."""
     starts_at_0 = not np.any(getattr(space, "start", 0))
     categorical = isinstance(space, gym.spaces.Discrete) or (
         isinstance(space, gym.spaces.MultiDiscrete) and space.nvec.ndim == 1
@@ -53,7 +53,7 @@ def categories(space: gym.Space) -> list[int]:
     return [int(space.n)] if isinstance(space, gym.spaces.Discrete) else [int(n) for n in space.nvec]
 
 
-def distribution_class(space: gym.Space) -> Any:
+def distribution_class(space: gym.Space) -> "type[TorchDistribution]":
     """RLlib's class of the distribution over this space, with `from_logits(inputs)`."""
     if isinstance(space, gym.spaces.Discrete):
         return TorchCategorical
@@ -63,8 +63,10 @@ def distribution_class(space: gym.Space) -> Any:
 
 
 class GaussianHead(nn.Module):
-    """Means from the features; a learnt deviation for each dimension that does not depend on them, which Andrychowicz
-    et al. 2021 find no worse than one that does."""
+    """Means that depend on the features, and one learnt deviation for each dimension that does not depend on them.
+
+    Andrychowicz et al. 2021 find this no worse than deviations that depend on the features.
+    """
 
     def __init__(self, in_dim: int, action_dim: int):
         super().__init__()
@@ -84,8 +86,11 @@ def policy_head(space: gym.Space, in_dim: int) -> nn.Module:
 
 
 def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """The lowest finite number in place of the logits of forbidden actions (mask 0): their probability is exactly 0
-    while entropy and KL stay finite, also in a row that forbids everything (padding, a dead agent)."""
+    """Replaces the logits of forbidden actions (mask 0) by the lowest finite number.
+
+    Their probability is then exactly 0, and entropy and KL stay finite, even in a row in which all actions are
+    forbidden (padding, a dead agent).
+    """
     if mask is None:
         return logits
     return torch.where(mask > 0, logits, torch.finfo(logits.dtype).min)

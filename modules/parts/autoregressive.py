@@ -1,4 +1,4 @@
-"""A policy head whose components are chosen one after the other, each in the light of those before it."""
+"""A policy head that chooses the components of an action one after the other, each given those before it."""
 
 import math
 
@@ -12,10 +12,10 @@ from marl_tune.modules.parts.layers import dense, dense_stack
 
 
 class AutoregressiveHead(nn.Module):
-    """p(a | s) = p(a_1 | s) p(a_2 | s, a_1) ... p(a_k | s, a_1 .. a_{k-1}), a small network for each factor.
+    """p(a | s) = p(a_1 | s) p(a_2 | s, a_1) ... p(a_k | s, a_1 .. a_{k-1}), with a small network for each factor.
 
-    Factored in this way for joint actions of units by Vinyals et al. 2017 (https://arxiv.org/abs/1708.04782, eq. 3).
-    Choices enter the networks behind them as one-hot vectors, numbers as they are.
+    Vinyals et al. 2017 (https://arxiv.org/abs/1708.04782, eq. 3) factor actions in this way. Later networks read
+    earlier choices as one-hot vectors, and earlier numbers as they are.
 
     Args:
         space: Discrete or MultiDiscrete (a factor for each component), or a Box with one axis (for each number).
@@ -46,12 +46,12 @@ class AutoregressiveHead(nn.Module):
         Args:
             features: (..., in_dim).
             mask: (..., sum of sizes) of allowed choices, or None.
-            actions: (..., k), or (...,) for Discrete: chosen before. None: they are chosen here.
-            greedy: choose the mode of each factor, not at random.
+            actions: actions that were chosen before, (..., k), or (...,) for Discrete. None: they are chosen here.
+            greedy: true: the mode of each factor is chosen; false: a random choice.
 
         Returns:
-            Inputs (..., n) of RLlib's distribution over the space, whose log p of the actions is the joint log p, and
-            the actions.
+            Inputs (..., n) of RLlib's distribution over the space, and the actions. The log p of the actions under this
+            distribution is the joint log p.
         """
         given = None if actions is None else (actions.unsqueeze(-1) if self.scalar else actions).unbind(-1)
         masks = [None] * len(self.sizes) if mask is None else mask.split(self.sizes, -1)
@@ -75,7 +75,7 @@ class AutoregressiveHead(nn.Module):
         return part.argmax(-1) if greedy else TorchCategorical.from_logits(part).sample()
 
     def _encoded(self, action: Tensor, i: int, part: Tensor) -> Tensor:
-        """A chosen component, as the factors behind it see it."""
+        """A chosen component, as later factors read it."""
         if self.continuous:
             return action.unsqueeze(-1).to(part.dtype)
         return nn.functional.one_hot(action.long(), self.sizes[i]).to(part.dtype)

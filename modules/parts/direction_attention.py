@@ -12,15 +12,15 @@ from marl_tune.modules.parts.protocols import Encoder
 
 
 class DirectionAttention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762): the agent's features are the query,
-    every direction is a token that gives a key and a value.
+    """Multi-head attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762). The agent's features are the query.
+    Each direction is a token, from which a key and a value are computed.
 
         token_n = tanh(level_n * a + D direction_n)
         output = W_o concat_h( sum_n softmax_n(q_h . k_hn / sqrt(d)) v_hn ),  d = attention_dim / num_heads
 
-    Differs from the paper: one query and no residual (the caller concatenates); keys without bias, which softmax
-    would cancel; the position of a token is its direction's vector, joined with the level by a tanh, so that an even
-    mixture of the tokens already tells which direction has how much.
+    Differs from the paper: there is one query, and no residual connection (the caller concatenates); keys have no bias,
+    which softmax would cancel; a token combines its level and its direction's vector by a tanh, so that even an equal
+    mixture of the tokens says which direction has which level.
 
     Args:
         query_dim: size of the agent's features.
@@ -61,24 +61,25 @@ class DirectionAttention(nn.Module):
         return self.output((weights.unsqueeze(-1) * v).sum(-3).flatten(-2))
 
     def weights(self, features: Tensor, levels: Tensor) -> Tensor:
-        """What each head attends to: (..., heads, n_tokens), each row sums to 1."""
+        """The attention weights of each head: (..., heads, n_tokens). Each row sums to 1."""
         return self._weights(features, self._tokens(levels)).transpose(-1, -2)
 
 
 class DirectionEncoder(Encoder):
-    """Features of an observation with direction tokens: dense layers over its other entries are the query, and a
-    dense layer joins them with what was attended. The tokens enter by the attention only, so its weights show what of
-    them is used.
+    """Encodes observations with direction tokens.
+
+    Dense layers over the other entries give the query. One more dense layer joins them with the output of the
+    attention. The tokens are read by the attention only, so its weights show which tokens are used.
 
     Args:
-        space: of the observation, one axis.
-        indices: where its tokens are.
-        directions: the unit vector of each.
+        space: of the observation, with one axis.
+        indices: the entries that are tokens.
+        directions: the unit vector of each token.
         hidden_dims, activation: of the dense layers.
         attention_dim, num_heads: of the attention.
 
     Raises:
-        ValueError: if the tokens do not lie in the observation, or nothing else does.
+        ValueError: if a token does not lie in the observation, or all entries are tokens.
     """
 
     token_indices: Tensor
@@ -103,21 +104,22 @@ class DirectionEncoder(Encoder):
         self.attention = DirectionAttention(self.out_dim, directions, attention_dim, num_heads)
         self.join = dense_stack(self.out_dim + attention_dim, [self.out_dim], activation)
 
-    def _query_and_levels(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+    def query_and_levels(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """The features that are the query, (..., hidden), and the levels of the tokens, (..., n_tokens)."""
         entries = obs.float()
         return self.dense(entries[..., self.own_indices]), entries[..., self.token_indices]
 
     def forward(self, obs: Tensor) -> Tensor:
-        features, levels = self._query_and_levels(obs)
+        features, levels = self.query_and_levels(obs)
         return self.join(torch.cat([features, self.attention(features, levels)], -1))
 
     def attention_weights(self, obs: Tensor) -> Tensor:
         """(..., heads, n_tokens) for observations (..., entries)."""
-        return self.attention.weights(*self._query_and_levels(obs))
+        return self.attention.weights(*self.query_and_levels(obs))
 
 
 def _other_entries(space: gym.spaces.Box, indices: Sequence[int], directions: Sequence[Sequence[float]]) -> list[int]:
-    """The entries of the observation that are no tokens."""
+    """The entries of the observation that are not tokens."""
     if len(space.shape) != 1:
         raise ValueError(f"direction tokens need observations with one axis, got {space}")
     if len(set(indices)) != len(directions) or not set(indices) <= set(range(space.shape[0])):

@@ -1,6 +1,6 @@
 """Encoders: from observations with any leading axes, (..., *space.shape), to features (..., out_dim).
 
-Bytes stay bytes until they are here: an image travels to the device as uint8.
+Images are copied to the device as uint8. Only the encoder converts them to floats.
 """
 
 from collections.abc import Sequence
@@ -41,8 +41,8 @@ class ImageEncoder(Encoder):
     """Convolutions over an image (height, width, channels), then dense layers (after Mnih et al. 2015,
     https://doi.org/10.1038/nature14236).
 
-    Differs from the paper: unless told otherwise the image is padded by half a kernel, so that a stride s leaves about
-    1/s of each side and no image is too small.
+    Differs from the paper: the default padding is half a kernel, so that a stride s divides each side by about s, and
+    no image is too small.
 
     Args:
         space: of the observation, three axes.
@@ -51,7 +51,7 @@ class ImageEncoder(Encoder):
         activation: name of the activation after each layer.
 
     Raises:
-        ValueError: a kernel is larger than the padded image that it is to read.
+        ValueError: if a kernel is larger than its padded input.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class ImageEncoder(Encoder):
 def make_encoder(
     space: gym.spaces.Box, hidden_dims: Sequence[int], activation: str, conv_filters: Sequence[Sequence[int]]
 ) -> Encoder:
-    """The encoder that fits the space.
+    """The encoder for a space: convolutions for images, else dense layers.
 
-    Convolutions read what has three axes where the module has any, and pixels in every module: dense layers over all
-    pixels would have millions of weights.
+    A space with three axes is an image if the module has `conv_filters`, and in every module if its entries are bytes:
+    dense layers over all pixels would have millions of weights.
     """
     if len(space.shape) == 3 and (conv_filters or space.dtype == np.uint8):
         return ImageEncoder(space, conv_filters or IMAGE_FILTERS, hidden_dims, activation)

@@ -1,22 +1,22 @@
-"""What RLlib rounds when it loads a module's state."""
+"""Loads the float64 numbers of a module's state, which RLlib rounds to float32."""
 
 from collections.abc import Mapping
-from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 
 @torch.no_grad()
-def load_float64(module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Puts the float64 numbers of a saved state into the module as they are.
+def load_float64(module: nn.Module, state: Mapping[str, np.ndarray]) -> None:
+    """Copies the float64 numbers of a saved state into the module, without rounding.
 
-    `TorchRLModule.set_state` turns every float into float32 on its way (`convert_to_torch_tensor`): running sums, and
-    with them a trial that was paused, would go on a little differently.
+    `TorchRLModule.set_state` converts every float to float32 (`convert_to_torch_tensor`). Running sums would change a
+    little, and a trial that was paused would continue differently.
 
     Args:
-        module: what has just taken over `state`.
-        state: name -> array, as of `state_dict`.
+        module: the module that has just loaded `state`.
+        state: name -> array, as in `state_dict`.
     """
     for name, own in module.state_dict().items():
         if own.dtype == torch.float64 and name in state:

@@ -1,6 +1,6 @@
-"""Intrinsic curiosity module: the reward is how badly the next observation was predicted."""
+"""Intrinsic curiosity module (ICM): the reward is the error of a prediction of the next observation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -15,19 +15,21 @@ from marl_tune.modules.parts.running_deviation import RunningDeviation
 
 
 class ActionCode:
-    """An action as a vector for the forward model, and how far the inverse model's guess is from it.
+    """Encodes an action as a vector for the forward model, and computes the loss of the inverse model.
 
-    Discrete and MultiDiscrete: one-hot parts and cross entropy, averaged over the components. Box: the numbers
-    themselves, as the world gets them, and the mean square error.
+    | space | vector | loss |
+    |---|---|---|
+    | Discrete, MultiDiscrete | one-hot parts | cross entropy, mean over the components |
+    | Box | the numbers, clipped as for the world | mean squared error |
 
     Args:
-        space: of one action; the policy's units, [-1, 1] where the Box is bounded.
+        space: of one action, in the policy's units: [-1, 1] if the Box is bounded.
     """
 
     def __init__(self, space: gym.Space):
         self.categories = [] if isinstance(space, gym.spaces.Box) else categories(space)
         self.dim = sum(self.categories) or space.shape[0]
-        # What a Gaussian policy draws outside of the bounds never reaches the world.
+        # The world never gets numbers outside of the bounds, which a Gaussian policy may draw.
         self.clipped = isinstance(space, gym.spaces.Box) and space.is_bounded("both")
 
     def encode(self, actions: Tensor) -> Tensor:
@@ -39,7 +41,7 @@ class ActionCode:
         return torch.cat(parts, -1).float()
 
     def loss(self, guess: Tensor, code: Tensor) -> Tensor:
-        """Scalar mean over rows; `guess` holds logits or numbers, `code` is what `encode` gave."""
+        """The loss, a mean over rows. `guess` holds logits or numbers; `code` is a result of `encode`."""
         if not self.categories:
             return functional.mse_loss(guess, code)
         pairs = zip(guess.split(self.categories, -1), code.split(self.categories, -1), strict=True)
@@ -50,17 +52,17 @@ class Icm(nn.Module):
     """Features phi of an observation, a forward model from phi(s) and a to phi(s'), and an inverse model from phi(s)
     and phi(s') to a (Pathak et al. 2017, https://arxiv.org/abs/1705.05363).
 
-    Differs from the paper: dense layers instead of four convolutions where the observation is a vector; the error is
-    normalised by a running deviation. As in the paper's equations 3 and 5, phi is learnt by the inverse model and only
-    the forward model's own weights by the prediction; the authors' code lets that gradient into phi too.
+    Differs from the paper: a vector is encoded by dense layers instead of four convolutions; the error is normalised by
+    a running deviation. As in the paper's equations 3 and 5, the loss of the inverse model trains phi, and the loss of
+    the prediction trains only the forward model. In the authors' code the latter trains phi, too.
 
     Args:
         space: of the encoded observation.
         action_space: of one action.
         feature_dim: size of phi.
-        hidden_dims: sizes of the dense layers of each of the three.
-        activation: after each of those.
-        conv_filters: convolutions of phi where the observation is an image.
+        hidden_dims: sizes of the dense layers of each of the three networks.
+        activation: after each of those layers.
+        conv_filters: convolutions of phi, if the observation is an image.
     """
 
     def __init__(
@@ -85,12 +87,12 @@ class Icm(nn.Module):
         self.running_deviation = RunningDeviation()
 
     def prediction_error(self, phi: Tensor, code: Tensor, next_phi: Tensor) -> Tensor:
-        """(rows,) half the squared distance between predicted and true features, eq. 6; no gradient goes into phi."""
+        """Half the squared distance between predicted and true features, eq. 6, (rows,). No gradient flows into phi."""
         predicted = self.forward_model(torch.cat([phi.detach(), code], -1))
         return 0.5 * (predicted - next_phi.detach()).square().sum(-1)
 
     def rewards(self, obs: Tensor, actions: Tensor, next_obs: Tensor) -> Tensor:
-        """(rows,) prediction errors of the transitions."""
+        """The prediction errors of transitions, (rows,)."""
         return self.prediction_error(self.phi(obs), self.code.encode(actions), self.phi(next_obs))
 
     def losses(self, obs: Tensor, actions: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,8 +102,8 @@ class Icm(nn.Module):
         return inverse, self.prediction_error(phi, code, next_phi).mean()
 
 
-def make_icm(space: gym.spaces.Box, action_space: gym.Space, settings: dict[str, Any]) -> Icm:
-    """The ICM that a model config describes."""
+def make_icm(space: gym.spaces.Box, action_space: gym.Space, settings: Mapping[str, Any]) -> Icm:
+    """Builds the ICM of a model config."""
     return Icm(
         space,
         action_space,

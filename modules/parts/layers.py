@@ -14,13 +14,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
 }
 
-HIDDEN_GAIN = math.sqrt(2.0)  # of layers that an activation follows
+HIDDEN_GAIN = math.sqrt(2.0)  # gain of layers that are followed by an activation
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 def orthogonal(layer: Layer, gain: float) -> Layer:
-    """Gives a layer orthogonal weights of this gain and a bias of 0 (Saxe et al. 2014,
+    """Initialises a layer with orthogonal weights of this gain and a bias of 0 (Saxe et al. 2014,
     https://arxiv.org/abs/1312.6120)."""
     nn.init.orthogonal_(layer.weight, gain)
     if layer.bias is not None:

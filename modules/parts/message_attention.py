@@ -1,4 +1,4 @@
-"""Whom an agent listens to: attention over the messages of the others."""
+"""Attention of an agent over the messages of the other agents."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from marl_tune.modules.parts.layers import dense
 
 
 class MessageAttention(nn.Module):
-    """Targeted communication: the receiver's features are the query, each sender's message gives its signature (the
+    """Targeted communication: the receiver's features are the query. From each sender's message come its signature (the
     key) and what is read (the value).
 
         read_i = concat_h( sum_j softmax_j(q_ih . k_jh / sqrt(d)) v_jh ),  d = attention_dim / num_heads
 
-    After TarMAC (Das et al. 2019, https://arxiv.org/abs/1810.11187). Differs from it: several heads are possible;
-    nobody hears itself; signature and value are both functions of one message, whose size so bounds what is told; an
-    agent that hears nobody reads zeros.
+    After TarMAC (Das et al. 2019, https://arxiv.org/abs/1810.11187). Differs from it: several heads are possible; no
+    agent hears itself; signature and value are both functions of one message, so that its size limits the information;
+    an agent that hears no other agent reads zeros.
 
     Args:
         query_dim: size of the receivers' features.
-        message_dim: size of what one sender says.
-        attention_dim: width over all heads, also of what is read.
+        message_dim: size of the messages of one sender.
+        attention_dim: width over all heads, which is also the width of what is read.
         num_heads: heads; divides attention_dim.
     """
 
@@ -51,13 +51,13 @@ class MessageAttention(nn.Module):
             hears: whether receiver i hears sender j, bool (N, N) or (..., N, N).
         """
         q, k, v = self._parts(features, messages)
-        # torch's own gives 0 to who hears nobody; tests/modules/test_communication.py holds it to that.
+        # torch's function returns 0 for an agent that hears no other; tests/modules/test_communication.py checks that.
         read = functional.scaled_dot_product_attention(q, k, v, attn_mask=_of_heads(hears))  # (..., heads, N, d)
         return read.transpose(-2, -3).flatten(-2)
 
     def weights(self, features: Tensor, messages: Tensor, hears: Tensor) -> Tensor:
-        """What each head of receiver i gives to sender j: (..., heads, N, N), rows that sum to 1, or 0 where it hears
-        nobody; arguments as for `forward`."""
+        """The weight that each head of receiver i gives to sender j: (..., heads, N, N). A row sums to 1, or to 0 if
+        the receiver hears no other agent. Arguments as for `forward`."""
         q, k, _ = self._parts(features, messages)
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
         heard = _of_heads(hears)
@@ -65,5 +65,5 @@ class MessageAttention(nn.Module):
 
 
 def _of_heads(hears: Tensor) -> Tensor:
-    """(N, N) as it is, (..., N, N) -> (..., 1, N, N): the same for all heads."""
+    """The mask with an axis for the heads: (..., N, N) -> (..., 1, N, N). A mask (N, N) stays as it is."""
     return hears if hears.ndim == 2 else hears.unsqueeze(-3)

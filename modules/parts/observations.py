@@ -1,4 +1,4 @@
-"""Observations as the modules see them: one Box to encode and, in a Dict space, an action mask beside it."""
+"""Observations of modules: one Box that is encoded and, in a Dict space, an action mask beside it."""
 
 from typing import TypeAlias
 
@@ -28,12 +28,12 @@ def feature_space(space: gym.Space) -> gym.spaces.Box:
 
 
 def mask_size(space: gym.Space) -> int | None:
-    """Entries of the action mask of a space that `feature_space` accepts; None where it has none."""
+    """Number of entries of the action mask of a space that `feature_space` accepts; None: there is no mask."""
     return int(np.prod(space[MASK].shape)) if isinstance(space, gym.spaces.Dict) else None
 
 
 def split_mask(obs: Observation) -> tuple[Tensor, Tensor | None]:
-    """An observation as (what is encoded, the action mask or None)."""
+    """An observation as two parts: what is encoded, and the action mask or None."""
     return (obs[FEATURES], obs[MASK]) if isinstance(obs, dict) else (obs, None)
 
 

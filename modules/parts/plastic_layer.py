@@ -1,4 +1,4 @@
-"""Differentiable Hebbian plasticity: a layer whose weights change while an agent lives."""
+"""Differentiable Hebbian plasticity: a layer whose weights change during an episode."""
 
 import math
 
@@ -8,22 +8,23 @@ from torch import Tensor, nn
 from marl_tune.modules.parts.layers import dense
 from marl_tune.modules.parts.protocols import Memory
 
-# Of the plasticity coefficients at the start. With the 0.01 of the authors' code it took twice as many updates to learn
-# to recall what was seen 12 steps ago.
+# Standard deviation of the initial plasticity coefficients. With 0.01, as in the authors' code, a task to recall an
+# observation of 12 steps ago took twice as many updates.
 ALPHA_DEVIATION = 0.5
 
 
 class PlasticLayer(Memory):
-    """A memory made of fast weights: y = tanh((W + alpha * H) x + b), where the trace H learns from x and y themselves.
+    """A memory of fast weights: y = tanh((W + alpha * H) x + b). The trace H changes in each step, as a function of x,
+    y.
 
-    H starts an episode at zero, belongs to one agent, and is the layer's only state. W, alpha, b and the rate eta are
-    learnt by gradient descent, through the time of a training sequence (Miconi, Stanley, Clune: Differentiable
-    plasticity, 2018, https://arxiv.org/abs/1804.02464; a learnt rate of change also in Miconi et al.: Backpropamine,
-    2019, https://arxiv.org/abs/2002.10585).
+    H is zero at the start of an episode. Each agent has its own H, and it is the layer's only state. Gradient descent
+    trains W, alpha, b and the rate eta, through all steps of a training sequence (Miconi, Stanley, Clune:
+    Differentiable plasticity, 2018, https://arxiv.org/abs/1804.02464; a learnt rate of change also in Miconi et al.:
+    Backpropamine, 2019, https://arxiv.org/abs/2002.10585).
 
-    Differs from the papers: eta is kept in (0, 1) by a sigmoid; the layer is feed-forward and does not feed y back as
-    the next x; a projection brings the features to the layer's size, so that H stays small; the features pass by the
-    layer as well (they are concatenated with y).
+    Differs from the papers: a sigmoid keeps eta in (0, 1); the layer is feed-forward, so y is not the next x; a
+    projection reduces the features to the layer's size, so that H stays small; the output is the features, concatenated
+    with y.
 
     Args:
         in_dim: size of the features that come in.
@@ -66,7 +67,7 @@ def next_trace(trace: Tensor, x: Tensor, y: Tensor, eta: Tensor, rule: str) -> T
     """H after a step in which x (B, in) became y (B, out); H is (B, out, in).
 
     - decay: H <- (1 - eta) H + eta y x^T (Miconi et al. 2018, eq. 2)
-    - oja: H <- H + eta y (x - y H), which forgets where y is active only (Miconi et al. 2018, eq. 3, after Oja:
+    - oja: H <- H + eta y (x - y H), which forgets only where y is active (Miconi et al. 2018, eq. 3, after Oja:
       Simplified neuron model as a principal component analyzer, 1982, https://doi.org/10.1007/BF00275687)
     """
     kept = 1.0 - eta * y.square().unsqueeze(2) if rule == "oja" else 1.0 - eta

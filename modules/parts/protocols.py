@@ -1,4 +1,4 @@
-"""What the two kinds of part are that a module is composed of."""
+"""The interfaces of the two kinds of parts of a module: encoders and memories."""
 
 from torch import Tensor, nn
 
@@ -16,8 +16,8 @@ class Encoder(nn.Module):
 class Memory(nn.Module):
     """Features (B, T, in_dim) and a state before the first step -> (B, T, out_dim) and the state after the last.
 
-    A state is a dict, name -> (B, ...). Row t of the output depends on rows 0 to t only, and is what t + 1 calls of one
-    step each would give.
+    A state is a dict, name -> (B, ...). Step t of the output depends on steps 0 to t only. It equals the result of t +
+    1 calls with one step each.
     """
 
     out_dim: int

@@ -1,17 +1,17 @@
-"""A running deviation, to bring rewards of unknown size to a size of about 1."""
+"""A running deviation, by which rewards of unknown size are divided to make them about 1."""
 
 import torch
 from torch import Tensor, nn
 
-SMALLEST = 1e-8  # a deviation below this counts as this
+SMALLEST = 1e-8  # lower bound of the deviation
 
 
 class RunningDeviation(nn.Module):
-    """Root of the mean square over all values seen so far. Its sums are saved with the weights.
+    """Root of the mean square over all values so far. Its sums are saved with the weights.
 
-    Burda et al. 2018 (https://arxiv.org/abs/1810.12894, section 2.4) divide by a running deviation as well. Here it
-    is taken from 0, not from the mean: 0 is what a perfect prediction gives, and values that are all alike do not
-    blow up.
+    Burda et al. 2018 (https://arxiv.org/abs/1810.12894, section 2.4) also divide by a running deviation. Here it is the
+    deviation from 0, not from the mean: 0 is the reward of a perfect prediction, and equal values are not divided by
+    nearly 0.
     """
 
     count: Tensor
@@ -29,12 +29,12 @@ class RunningDeviation(nn.Module):
 
     @torch.no_grad()
     def update(self, values: Tensor) -> None:
-        """Takes in a batch of values of any shape."""
+        """Updates the deviation with a batch of values of any shape."""
         if values.numel() == 0:
             return
         self.count += values.numel()
         self.mean_square += (values.double().square().mean() - self.mean_square) * values.numel() / self.count
 
     def forward(self, values: Tensor) -> Tensor:
-        """The values over the deviation."""
+        """The values divided by the deviation."""
         return values / self.deviation.to(values.dtype)

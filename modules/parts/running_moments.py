@@ -1,19 +1,19 @@
-"""A running mean and deviation, to bring value targets of unknown size to mean 0 and deviation 1."""
+"""A running mean and deviation, which normalise value targets of unknown size to mean 0 and deviation 1."""
 
 import torch
 from torch import Tensor, nn
 
-DECAY = 0.99999  # a batch, of both running means
+DECAY = 0.99999  # per batch, of both running means
 LEAST_VARIANCE = 1e-2
 # Both are those of https://github.com/marlbenchmark/on-policy (onpolicy/utils/valuenorm.py).
 
 
 class RunningMoments(nn.Module):
-    """Exponential means of values and of their squares, both divided by the weight that they have gathered so far: the
-    debiased running moments by which Yu et al. 2022 (https://arxiv.org/abs/2103.01955, section 5.1) normalise values.
+    """Debiased exponential means of values and of their squares, by which Yu et al. 2022
+    (https://arxiv.org/abs/2103.01955, section 5.1) normalise values. Both are saved with the weights.
 
-    They are saved with the weights. Differs from their code in that the sums are float64, for a mean square less a
-    squared mean loses digits, and that before any update the deviation is 1, not the root of the least variance.
+    Differs from their code: the sums are float64, because a mean square minus a squared mean loses digits; before the
+    first update the deviation is 1, not the root of the least variance.
     """
 
     mean_sum: Tensor
@@ -27,19 +27,19 @@ class RunningMoments(nn.Module):
 
     @property
     def mean(self) -> Tensor:
-        """A scalar; 0 before any update."""
+        """A scalar; 0 before the first update."""
         return self.mean_sum / torch.where(self.weight > 0, self.weight, 1.0)
 
     @property
     def deviation(self) -> Tensor:
-        """A scalar, at least the root of LEAST_VARIANCE; 1 before any update."""
+        """A scalar, at least the root of LEAST_VARIANCE; 1 before the first update."""
         weight = torch.where(self.weight > 0, self.weight, 1.0)
         variance = (self.square_sum / weight - self.mean.square()).clamp_min(LEAST_VARIANCE)
         return torch.where(self.weight > 0, variance.sqrt(), 1.0)
 
     @torch.no_grad()
     def update(self, mean: Tensor, mean_square: Tensor) -> None:
-        """Takes in a batch by the mean of its values and of their squares, scalars."""
+        """Updates the moments with the mean of a batch's values and the mean of their squares, both scalars."""
         for total, value in ((self.mean_sum, mean), (self.square_sum, mean_square), (self.weight, 1.0)):
             total.mul_(DECAY).add_((1.0 - DECAY) * value)
 
@@ -48,5 +48,5 @@ class RunningMoments(nn.Module):
         return (values - self.mean.to(values.dtype)) / self.deviation.to(values.dtype)
 
     def denormalise(self, values: Tensor) -> Tensor:
-        """What `normalise` turns into `values`."""
+        """The inverse of `normalise`."""
         return values * self.deviation.to(values.dtype) + self.mean.to(values.dtype)

@@ -90,21 +90,21 @@ def cells_of(world, observations, copy=0):
 
 
 def food_of(world, copy=0):
-    grid = world._pieces.reshape(world.num_envs, world.width + 2, world.height + 2)[copy, 1:-1, 1:-1]
+    grid = world.pieces.reshape(world.num_envs, world.width + 2, world.height + 2)[copy, 1:-1, 1:-1]
     return {tuple(cell): int(grid[tuple(cell)]) for cell in np.argwhere(grid).tolist()}
 
 
 def place(world, ants, food, copy=0):
     """Puts ants and sources, lists of cells, where a test wants them; returns the observations."""
     number = lambda cell: (cell[0] + 1) * (world.height + 2) + cell[1] + 1  # noqa: E731
-    world._cell[copy] = [number(cell) for cell in ants]
-    pieces = world._pieces.reshape(world.num_envs, -1)
+    world.cell[copy] = [number(cell) for cell in ants]
+    pieces = world.pieces.reshape(world.num_envs, -1)
     pieces[copy] = 0
     for index, cell in enumerate(food):
         pieces[copy, number(cell)] = world.config.food_per_source
-        world._sources[copy, index] = number(cell) + world._first[copy, 0]
-        world._food_x[copy, 0, index], world._food_y[copy, 0, index] = cell
-    return world._observe()
+        world.sources[copy, index] = number(cell) + world.first_cell[copy, 0]
+        world.food_x[copy, 0, index], world.food_y[copy, 0, index] = cell
+    return world.observe()
 
 
 @pytest.mark.parametrize(
@@ -252,8 +252,8 @@ def test_limited_sight_hides_food_but_not_the_nest():
     world.reset([0])
     rows = place(world, [(0, 3), (0, 4), (2, 2)], [(0, 0)])["ants"][0]
     assert rows[:, 7:9].tolist() == [[0, -1], [0, 0], pytest.approx([-(0.5**0.5)] * 2)]
-    world._carrying[0, 1] = True
-    assert np.linalg.norm(world._observe()["ants"][0, 1, 7:9]) == pytest.approx(1)
+    world.carrying[0, 1] = True
+    assert np.linalg.norm(world.observe()["ants"][0, 1, 7:9]) == pytest.approx(1)
 
 
 def test_terminated_wins_over_truncated():
@@ -261,7 +261,7 @@ def test_terminated_wins_over_truncated():
     world.reset([0, 1])
     for copy in range(2):
         place(world, [(10, 10)], [(0, 0)], copy)
-    world._carrying[0] = True  # with the only piece, on the nest
+    world.carrying[0] = True  # with the only piece, on the nest
     step = world.step({"ants": np.array([[4], [4]])})
     assert step.terminated.tolist() == [True, False]
     assert step.truncated.tolist() == [False, True]
@@ -360,7 +360,7 @@ def test_picture_shows_nest_food_ants_load_and_pheromone():
     ground = patch(empty, 8, 8)
     for cell in ((10, 5), (15, 7), (2, 2)):  # nest, food, ant
         assert np.abs(patch(empty, *cell) - ground).max() > 40
-    world._carrying[0, 0] = True
+    world.carrying[0, 0] = True
     assert not np.array_equal(patch(world.render(), 2, 2), patch(empty, 2, 2))
     world.step({"ants": np.array([[1]])})
     assert patch(world.render(), 2, 2).sum() > ground.sum() + 20

@@ -45,19 +45,19 @@ def place(world, agents=None, nodes=None, loads=None, pheromone=None, copy=0):
     """Puts agents and nodes, lists of cells, where a test wants them; returns the observations."""
     number = lambda cell: np.ravel_multi_index(cell, world.sides)  # noqa: E731
     if agents is not None:
-        world._cell[copy] = [number(cell) for cell in agents]
+        world.cell[copy] = [number(cell) for cell in agents]
     if nodes is not None:
-        world._nodes[copy] = [number(cell) + world._first[copy, 0] for cell in nodes]
+        world.nodes[copy] = [number(cell) + world.first_cell[copy, 0] for cell in nodes]
     if loads is not None:
-        world._load[copy] = loads
+        world.load[copy] = loads
     if pheromone is not None:
         field_of(world, copy)[...] = pheromone
-    return world._observe()["agents"][copy]
+    return world.observe()["agents"][copy]
 
 
 def field_of(world, copy=0):
     """The pheromone of a copy, (width, height, depth), to read and write."""
-    return world._pheromone.reshape(world.num_envs, *world.sides)[copy]
+    return world.pheromone.reshape(world.num_envs, *world.sides)[copy]
 
 
 def cells_of(world, observed):
@@ -103,7 +103,7 @@ def test_pheromone_decays_first_and_deposits_count_in_full():
 def test_only_a_living_node_keeps_its_cell_at_one():
     world = grid(n_agents=3, n_nodes=1, node_amount=0.5)
     place(world, [(0, 0, 0)] * 3, [(3, 2, 2)])
-    world._amount[0] = 0.5
+    world.amount[0] = 0.5
     levels = []
     for _ in range(4):
         stay(world)
@@ -111,7 +111,7 @@ def test_only_a_living_node_keeps_its_cell_at_one():
     assert levels == pytest.approx([0.5, 0.975, 1.0, 1.0])
     place(world, [(3, 2, 2)] * 3)
     assert stay(world).observations["agents"][0, 0, 4] == pytest.approx(0.95)  # emptied, and moved, in this step
-    assert world._amount[0, 0] == 0.5
+    assert world.amount[0, 0] == 0.5
     assert np.count_nonzero(field_of(world)) == 2
 
 
@@ -151,9 +151,9 @@ def test_a_node_gives_to_enough_agents_only(needed):
         place(world, [(2, 1, 1)] * present + [(2, 2, 1)] * (6 - present), [(2, 1, 1), (3, 0, 0)])
         rewards = stay(world).rewards["agents"][0]
         share = 1.0 / present if present >= needed else 0.0
-        assert world._load[0] == pytest.approx([share] * present + [0] * (6 - present))
-        assert rewards == pytest.approx(0.1 * world._load[0])
-        assert world._amount[0].tolist() == pytest.approx([20.0 - present * share, 20.0])
+        assert world.load[0] == pytest.approx([share] * present + [0] * (6 - present))
+        assert rewards == pytest.approx(0.1 * world.load[0])
+        assert world.amount[0].tolist() == pytest.approx([20.0 - present * share, 20.0])
         metrics = world.episode_metrics(np.array([0]))
         assert metrics["mean_team_size_at_drain"] == (present if present >= needed else 0)
 
@@ -172,10 +172,10 @@ def test_the_loaded_count_for_the_team_but_take_no_more_than_they_can():
     world = grid(n_agents=4, n_nodes=1, capacity=1.0, drain_rate=3.0)
     place(world, [(2, 1, 1)] * 3 + [(0, 0, 1)], [(2, 1, 1)], loads=[1.0, 0.75, 0.0, 0.0])
     stay(world)  # two have room: 1.5 for each, of which they can take 0.25 and 1
-    assert world._load[0].tolist() == pytest.approx([1, 1, 1, 0])
-    assert world._amount[0, 0] == pytest.approx(20 - 1.25)
+    assert world.load[0].tolist() == pytest.approx([1, 1, 1, 0])
+    assert world.amount[0, 0] == pytest.approx(20 - 1.25)
     assert not stay(world).rewards["agents"].any()
-    assert world._drains[0] == 1  # a step in which nobody has room is no drain
+    assert world.drains[0] == 1  # a step in which nobody has room is no drain
 
 
 def test_an_empty_node_moves_to_a_free_cell():
@@ -184,12 +184,12 @@ def test_an_empty_node_moves_to_a_free_cell():
         world = BioGrid(rules(grid_size=[2, 3, 1], n_agents=3, n_nodes=2, nest=[1, 2, 0]))
         world.reset([seed])
         place(world, [(0, 1, 0)] * 3, [(0, 1, 0), (1, 1, 0)])
-        world._amount[0] = (0.5, 20.0)
+        world.amount[0] = (0.5, 20.0)
         rewards = stay(world).rewards["agents"][0]
         assert rewards == pytest.approx([0.1 * 0.5 / 3] * 3)  # what was left
-        assert world._amount[0].tolist() == [20.0, 20.0]
+        assert world.amount[0].tolist() == [20.0, 20.0]
         assert world.episode_metrics(np.array([0]))["nodes_drained"] == 1
-        found.add(int(world._nodes[0, 0]))
+        found.add(int(world.nodes[0, 0]))
     assert found == {0, 2, 3}  # of 6 cells not its own (1), the other node's (4), the nest (5)
 
 
@@ -199,7 +199,7 @@ def test_equal_parts_empty_a_node_and_fill_an_agent():
     for _ in range(7):
         stay(world)
     assert world.episode_metrics(np.array([0]))["nodes_drained"] == 1
-    assert world._load[0] == pytest.approx([1.0] * 7)
+    assert world.load[0] == pytest.approx([1.0] * 7)
     place(world, [(2, 1, 1)] * 7, [(2, 1, 1)])
     assert not stay(world).rewards["agents"].any()  # sevenths add up to less than 1, and yet nobody has room
 
@@ -224,10 +224,10 @@ def test_nothing_is_lost_or_made_in_play():
         step = world.step(sample_actions(world, observations, rng))
         returns += step.rewards["agents"].sum(axis=1)
         assert step.truncated.all() == (index == 299)
-        assert (world._load <= 0.7 + 1e-12).all()
+        assert (world.load <= 0.7 + 1e-12).all()
     metrics = world.episode_metrics(np.arange(5))
-    given = 3.0 * (metrics["nodes_drained"] + 3) - world._amount.sum(axis=1)
-    assert given == pytest.approx(metrics["resources_delivered"] + world._load.sum(axis=1))
+    given = 3.0 * (metrics["nodes_drained"] + 3) - world.amount.sum(axis=1)
+    assert given == pytest.approx(metrics["resources_delivered"] + world.load.sum(axis=1))
     assert returns == pytest.approx(0.1 * given + metrics["resources_delivered"], rel=1e-4)
     assert metrics["nodes_drained"].min() > 3
     assert (metrics["mean_team_size_at_drain"] >= 2).all()
@@ -258,7 +258,7 @@ def test_observations_equal_slow_loops(changes):
 
 def slow_observation(world, copy, agent):
     config, levels = world.config, field_of(world, copy)
-    cells = [np.unravel_index(cell, world.sides) for cell in world._cell[copy]]
+    cells = [np.unravel_index(cell, world.sides) for cell in world.cell[copy]]
     own = cells[agent]
     gradient = []
     for axis, side in enumerate(world.sides):
@@ -273,7 +273,7 @@ def slow_observation(world, copy, agent):
             offsets.append(offset)
     mean = np.mean(offsets, axis=0) / config.communication_range if offsets else np.zeros(3)
     position = [c / max(side - 1, 1) for c, side in zip(own, world.sides, strict=True)]
-    load = world._load[copy, agent] / config.capacity
+    load = world.load[copy, agent] / config.capacity
     return [*position, load, levels[own], *gradient, len(offsets) / (config.n_agents - 1), *mean]
 
 
@@ -308,13 +308,13 @@ def test_start():
     assert seen.shape == (600, 30, 12)
     assert seen.dtype == np.float32
     assert not seen[..., 3:8].any()
-    assert np.bincount(world._cell.ravel(), minlength=36).min() > 400  # 500 a cell, deviation 22
-    nodes = world._nodes - world._first
+    assert np.bincount(world.cell.ravel(), minlength=36).min() > 400  # 500 a cell, deviation 22
+    nodes = world.nodes - world.first_cell
     assert all(len(set(row)) == 3 for row in nodes.tolist())
     counts = np.bincount(nodes.ravel(), minlength=36)
-    assert counts[world._nest] == 0
-    assert np.delete(counts, world._nest).min() > 20  # 51 a cell, deviation 7
-    assert world._nest == np.ravel_multi_index((1, 2, 0), (4, 3, 3))
+    assert counts[world.nest] == 0
+    assert np.delete(counts, world.nest).min() > 20  # 51 a cell, deviation 7
+    assert world.nest == np.ravel_multi_index((1, 2, 0), (4, 3, 3))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from marl_tune import envs
 from marl_tune.__main__ import main
 from marl_tune.envs.classic.board import ACTION_MASK, GROUP, OBSERVATION, board_lines
 from marl_tune.envs.classic.board_render import MARKS, PIECES, WON_RING
-from marl_tune.envs.workers import WorkerWorld
+from marl_tune.envs.workers.world import WorkerWorld
 
 BOARDS = ("classic/connect_four", "classic/tictactoe")
 COPIES = 16

@@ -100,20 +100,20 @@ class OneGenerator(AntColony):
 
 
 class WrongObservationType(AntColony):
-    def _observe(self):
-        return {"ants": super()._observe()["ants"].astype(np.float64)}
+    def observe(self):
+        return {"ants": super().observe()["ants"].astype(np.float64)}
 
 
 class OutsideItsSpace(AntColony):
-    def _observe(self):
-        return {"ants": super()._observe()["ants"] * np.float32(2.0)}
+    def observe(self):
+        return {"ants": super().observe()["ants"] * np.float32(2.0)}
 
 
 class ReusesItsArray(AntColony):
-    def _observe(self):
+    def observe(self):
         if not hasattr(self, "_out"):
             self._out = np.empty((self.num_envs, self.config.n_agents, 9), np.float32)
-        np.copyto(self._out, super()._observe()["ants"])
+        np.copyto(self._out, super().observe()["ants"])
         return {"ants": self._out}
 
 
@@ -147,10 +147,10 @@ class NeverEnds(AntColony):
 
 class KeepsPheromone(AntColony):
     def reset(self, seeds=None, copies=None):
-        kept = self._pheromone.copy()
+        kept = self.pheromone.copy()
         super().reset(seeds, copies)
-        self._pheromone[:] = kept
-        return self._observe()
+        self.pheromone[:] = kept
+        return self.observe()
 
 
 class ResetsAll(AntColony):
@@ -163,7 +163,7 @@ class ResetsAll(AntColony):
 class MixesCopies(AntColony):
     def step(self, actions):
         step = super().step(actions)
-        step.rewards["ants"] += np.float32(0.001) * self._delivered.sum() + np.float32(0.001) * self.num_envs
+        step.rewards["ants"] += np.float32(0.001) * self.delivered.sum() + np.float32(0.001) * self.num_envs
         return step
 
 
@@ -179,7 +179,7 @@ class SharesItsState(AntColony):
 
 class RenderMoves(AntColony):
     def render(self, copy=0):
-        self._pheromone *= 0.5
+        self.pheromone *= 0.5
         return super().render(copy)
 
 

@@ -320,7 +320,7 @@ def test_memories_of_managers_keep_their_own_time(base):
                     checked += 1
             seen = torch.from_numpy(piece.observations.data[k])[None, None]
             with torch.inference_mode():
-                state = module._forward_inference({Columns.OBS: seen, Columns.STATE_IN: state})[Columns.STATE_OUT]
+                state = module.forward_inference({Columns.OBS: seen, Columns.STATE_IN: state})[Columns.STATE_OUT]
         states[who] = state
     assert checked > 50
 

@@ -19,12 +19,12 @@ WITH = {
 
 def truth(world):
     """The positions of the agents as the simulation has them, by group, (B, N, axes)."""
-    if hasattr(world, "_members"):  # a particle world
-        return {name: world._position[members].transpose(2, 0, 1) for name, members in world._members.items()}
+    if hasattr(world, "members"):  # a particle world
+        return {name: world.position[members].transpose(2, 0, 1) for name, members in world.members.items()}
     if isinstance(world, AntColony):
-        xy = np.stack([world._x.take(world._cell), world._y.take(world._cell)], axis=-1)
+        xy = np.stack([world.cell_x.take(world.cell), world.cell_y.take(world.cell)], axis=-1)
         return {"ants": xy / (np.array([world.width, world.height]) - 1)}
-    return {"agents": world._xyz.take(world._cell, axis=0) / (np.array(world.sides) - 1)}
+    return {"agents": world.cell_xyz.take(world.cell, axis=0) / (np.array(world.sides) - 1)}
 
 
 @pytest.mark.parametrize("name", WITH)

@@ -135,7 +135,7 @@ def test_start():
 def test_one_step_by_hand():
     world = Pricing(rules(restock_range=[20.0, 20.0], inventory_cap=60.0, inventory_range=[30.0, 50.0]))
     world.reset([0])
-    world._d[0], world._inventory[0] = (0.9, 0.5, 1.0), (50.0, 40.0, 30.0)
+    world.d[0], world.inventory[0] = (0.9, 0.5, 1.0), (50.0, 40.0, 30.0)
     step = world.step({"stores": np.array([[[7.0], [15.0], [8.0]]], np.float32)})
     # Demands: 90 - 56 + 3 * 11.5 = 68.5, 50 - 120 + 3 * 7.5 = -47.5, 100 - 64 + 3 * 11 = 69. Sales: 50, 0, 30.
     assert step.rewards["stores"][0].tolist() == pytest.approx([1.5, 0.0, 1.2])
@@ -302,7 +302,7 @@ def test_equilibrium_is_worked_out_once_and_always_the_same():
     first = equilibrium(rules())
     assert equilibrium(rules(name="pricing")) is first
     assert equilibrium(rules(cost=4.5)) is not first
-    pricing_equilibrium._solve.cache_clear()
+    pricing_equilibrium.solve.cache_clear()
     again = equilibrium(rules())
     assert isinstance(again, Equilibrium)
     assert np.array_equal(first.nash, again.nash)
@@ -371,8 +371,8 @@ def test_wrong_arguments_are_refused():
 def test_picture_shows_prices_inventories_sales_and_unmet_demand():
     world = Pricing(rules())
     world.reset([0])
-    world._price[0], world._inventory[0] = (5.0, 10.0, 15.0), (100.0, 50.0, 0.0)
-    world._sales[0], world._demand[0] = (20.0, 20.0, 0.0), (20.0, 80.0, 0.0)
+    world.price[0], world.inventory[0] = (5.0, 10.0, 15.0), (100.0, 50.0, 0.0)
+    world.sales[0], world.demand[0] = (20.0, 20.0, 0.0), (20.0, 80.0, 0.0)
     image = world.render()
 
     def heights(left, width):

@@ -42,7 +42,7 @@ class Exact(Pursuit):
     """Pursuit that keeps the rewards of its last step as they were before they became float32."""
 
     def _rewards(self, before, after, catchers):
-        self.exact = super()._rewards(before, after, catchers)
+        self.exact = super().rewards_of_step(before, after, catchers)
         return self.exact
 
 
@@ -243,9 +243,9 @@ def test_starts_are_drawn_anew_where_there_is_no_room(window, counts):
         rng = np.random.default_rng(copy)
         while (cells := slow_start(walls, window, counts, rng)) is None:
             jams += 1
-        ours = np.concatenate((world._xy[world._pursuers[copy]], world._xy[world._evaders[copy]]))
+        ours = np.concatenate((world.cell_xy[world.pursuers[copy]], world.cell_xy[world.evaders[copy]]))
         assert ours.tolist() == [list(cell) for cell in cells]
-        assert world._rngs[copy].bit_generator.state == rng.bit_generator.state
+        assert world.get_state()["generators"][copy] == rng.bit_generator.state
     assert (jams > 0) == (window < 1.0)
 
 
@@ -267,17 +267,17 @@ def test_metrics_count_catches_and_tags():
     world.reset(range(20))
     actor, tags = Drifter(world), np.zeros(20)
     for _ in range(10):
-        on_map = world._evaders_on.reshape(20, world._height, world._width)
+        on_map = world.evaders_on.reshape(20, world.height, world.width)
         world.step({GROUP: actor.act()})
         for copy in range(20):
-            for x, y in world._xy[world._pursuers[copy]]:
+            for x, y in world.cell_xy[world.pursuers[copy]]:
                 for dx, dy in ((-1, 0), (1, 0), (0, 1), (0, -1)):
-                    column, row = np.clip((x + dx, y + dy), 0, (5, 4)) + world._border
+                    column, row = np.clip((x + dx, y + dy), 0, (5, 4)) + world.border
                     tags[copy] += on_map[copy, row, column]
     metrics = world.episode_metrics(np.arange(20))
     assert np.array_equal(metrics["tags"], tags)
     assert tags.max() > 0
-    assert np.array_equal(metrics["evaders_caught"], 3 - world._free.sum(axis=1))
+    assert np.array_equal(metrics["evaders_caught"], 3 - world.free.sum(axis=1))
     assert np.array_equal(metrics["evaders_caught_fraction"], metrics["evaders_caught"] / 3)
     played = np.flatnonzero(metrics["evaders_caught"])[:1]
     world.reset(copies=played)

@@ -21,9 +21,9 @@ def test_picture_shows_walls_pursuers_and_evaders():
     assert not np.array_equal(frame, world.render(0))
     bar = frame[-14]
     assert (bar == EVADER).all(axis=-1).sum() == 16 * 37, "all evaders are left"
-    world._free[1, :15] = False
+    world.free[1, :15] = False
     assert (world.render(1)[-14] == EVADER).all(axis=-1).sum() == 16 * 37 // 2
-    world._free[1] = False
+    world.free[1] = False
     assert not (world.render(1) == EVADER).all(axis=-1).any()
 
 
@@ -31,7 +31,7 @@ def test_picture_shows_walls_pursuers_and_evaders():
 def test_agents_on_one_cell_are_drawn_apart(crowd):
     world = make_world(default_config(NAME, x_size=8, y_size=8, n_evaders=1, n_pursuers=crowd, obs_range=1))
     world.reset([0])
-    world._pursuers[...], world._evaders[...] = world._next_cell[world._pursuers[0, 0], 4], world._pursuers[0, 0]
+    world.pursuers[...], world.evaders[...] = world.next_cell[world.pursuers[0, 0], 4], world.pursuers[0, 0]
 
     def painted(colour):
         return (world.render() == colour).all(axis=-1)

@@ -146,7 +146,7 @@ def test_what_is_drawn_in_a_step_can_be_repeated():
 def test_a_state_that_cannot_be_saved_is_said_and_the_world_goes_on():
     world = world_of("balance")
     world.reset([0])
-    world._env.scenario.made_in_play = lambda: None
+    world.env.scenario.made_in_play = lambda: None
     with pytest.raises(StateUnavailable, match="lambda"):
         world.get_state()
     world.step(idle(world))
@@ -157,10 +157,10 @@ def test_a_state_that_cannot_be_saved_is_said_and_the_world_goes_on():
 def test_the_picture_shows_every_entity_where_it_is():
     world = world_of("balance", copies=2)
     world.reset([0, 1])
-    picture, scenario = world.render(1), world._env.scenario
+    picture, scenario = world.render(1), world.env.scenario
     assert picture.shape == (700, 700, 3)
     assert not np.array_equal(picture, world.render(0))
-    for entity in (scenario.package, scenario.package.goal, world._env.agents[0]):
+    for entity in (scenario.package, scenario.package.goal, world.env.agents[0]):
         x, y = (350 / 1.44 * entity.state.pos[1] * torch.tensor([1.0, -1.0]) + 350).int().tolist()
         assert picture[y, x].tolist() == [round(255 * part) for part in entity.color]
 

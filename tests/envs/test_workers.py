@@ -35,7 +35,7 @@ def still(copies=2):
 
 
 def processes_of(world):
-    return [psutil.Process(share.process.pid) for share in world._shares[1:]]  # the first share is stepped here
+    return [psutil.Process(process.pid) for process in world.processes]
 
 
 def assert_gone(processes, seconds=10.0):
@@ -210,12 +210,12 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in its background without one
 from functools import partial
 from marl_tune.envs.ant_colony import AntColony, AntColonyConfig
-from marl_tune.envs.workers import WorkerWorld
+from marl_tune.envs.workers.world import WorkerWorld
 
 world = WorkerWorld(partial(AntColony, AntColonyConfig("ant_colony", [6, 7], 4, 3, 2, None, 0.2, 0.9, 12)), 3, 3)
 world.reset()  # the workers have all they need
 try:
-    print(*(share.process.pid for share in world._shares[1:]), flush=True)
+    print(*(process.pid for process in world.processes), flush=True)
     time.sleep(float(sys.argv[1]))
 except KeyboardInterrupt:
     world.reset()

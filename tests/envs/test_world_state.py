@@ -77,7 +77,7 @@ def test_pursuit_tells_where_all_are():
     places = state[:, : 2 * config.n_pursuers].reshape(2, config.n_pursuers, 2)
     assert len(np.unique(places.reshape(-1, 2), axis=0)) > config.n_pursuers
     evaders = state[:, 2 * config.n_pursuers :].reshape(2, config.y_size, config.x_size)
-    assert np.array_equal(evaders.sum(axis=(1, 2)), world._free.sum(axis=1))
+    assert np.array_equal(evaders.sum(axis=(1, 2)), world.free.sum(axis=1))
     x, y = np.rint(places * (config.x_size - 1, config.y_size - 1)).astype(int).transpose(2, 0, 1)
     reach = config.obs_range // 2
     for copy in range(2):
@@ -106,7 +106,7 @@ def test_worlds_of_pettingzoo_give_their_own_state_unless_it_is_a_picture(world_
         assert state.dtype == world.state_space.dtype
         assert np.isfinite(state).all()
         if own:
-            assert np.array_equal(state[1], np.float32(world._teams[1].env.state()))
+            assert np.array_equal(state[1], np.float32(world.teams[1].env.state()))
 
 
 def test_worlds_in_worker_processes_give_the_same_states():

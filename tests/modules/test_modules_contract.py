@@ -40,24 +40,24 @@ def test_module_keeps_the_contract(name, observation_space, action_space, separa
 class SharedTrace(Plasticity):
     """One trace for the whole batch."""
 
-    def _features(self, batch):
+    def features(self, batch):
         mean = {name: part.mean(0, keepdim=True).expand_as(part) for name, part in batch[Columns.STATE_IN].items()}
-        return super()._features(batch | {Columns.STATE_IN: mean})
+        return super().features(batch | {Columns.STATE_IN: mean})
 
 
 class TraceOfTraining(Plasticity):
     """A trace that changes in train mode only."""
 
-    def _features(self, batch):
-        features, outputs = super()._features(batch)
+    def features(self, batch):
+        features, outputs = super().features(batch)
         return features, outputs if self.training else {Columns.STATE_OUT: batch[Columns.STATE_IN]}
 
 
 class Dropout(Mlp):
     """Acts in one way and learns in another."""
 
-    def _features(self, batch):
-        features, outputs = super()._features(batch)
+    def features(self, batch):
+        features, outputs = super().features(batch)
         return torch.nn.functional.dropout(features, 0.5, self.training), outputs
 
 
@@ -79,16 +79,16 @@ class MasksAreAdvice(Mlp):
 class SeesTheFuture(Plasticity):
     """The first row reads the last."""
 
-    def _features(self, batch):
-        features, outputs = super()._features(batch)
+    def features(self, batch):
+        features, outputs = super().features(batch)
         return features + features[:, -1:], outputs
 
 
 class KnowsPlaces(Communication):
     """The first agent of a team is told apart from the others."""
 
-    def _features(self, batch):
-        features, outputs = super()._features(batch)
+    def features(self, batch):
+        features, outputs = super().features(batch)
         return features + torch.eye(testing.N)[:, :1], outputs
 
 
@@ -102,7 +102,7 @@ class Deaf(Communication):
 class Untaught(Communication):
     """What is heard trains nobody who said it."""
 
-    def _features(self, batch):
+    def features(self, batch):
         features = self.encoder(batch[Columns.OBS]["observation"])
         return features + (features.sum(-2, keepdim=True) - features).detach(), {}
 
@@ -110,8 +110,8 @@ class Untaught(Communication):
 class Crowd(Communication):
     """Teams hear each other."""
 
-    def _features(self, batch):
-        features, outputs = super()._features(batch)
+    def features(self, batch):
+        features, outputs = super().features(batch)
         return features + features.mean((0, 1)), outputs
 
 

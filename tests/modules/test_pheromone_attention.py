@@ -82,7 +82,7 @@ def test_the_world_says_which_entries_are_tokens():
     tokens = {"indices": [8, 0], "directions": [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]}
     module = testing.build("pheromone_attention", VECTOR, DISCRETE, tokens=tokens)
     obs = testing.observations(module, (3,))
-    features, levels = module.encoder._query_and_levels(obs)
+    features, levels = module.encoder.query_and_levels(obs)
     assert torch.equal(levels, obs[:, [8, 0]])
     assert torch.allclose(features, module.encoder.dense(obs[:, 1:8]), atol=1e-6)
     assert module.attention_weights(obs).shape == (3, 2, 2)

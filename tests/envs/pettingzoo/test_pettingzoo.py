@@ -14,9 +14,9 @@ import pytest
 
 from marl_tune.envs import default_config, make_world
 from marl_tune.envs.pettingzoo import snapshots
-from marl_tune.envs.pettingzoo.cycle import Cycle
 from marl_tune.envs.pettingzoo.loading import EXTRA, make_env
 from marl_tune.envs.pettingzoo.teams import TeamChanged
+from marl_tune.envs.pettingzoo.unchecked import UncheckedParallelEnv
 from marl_tune.envs.testing import check_world, sample_actions
 from marl_tune.envs.world import StateUnavailable
 
@@ -68,7 +68,7 @@ def test_layers_that_only_check_are_taken_off():
     """Half of the time that PettingZoo's own parallel_env of simple_spread takes goes into them."""
     env, takes_turns = make_env("mpe/simple_spread_v3", {})
     assert not takes_turns
-    assert type(env) is Cycle
+    assert type(env) is UncheckedParallelEnv
     assert env.aec_env is env.unwrapped
     clipped = make_env("mpe/simple_spread_v3", {"continuous_actions": True})[0].aec_env
     assert type(clipped).__name__ == "ClipOutOfBoundsWrapper"  # it changes actions: it stays

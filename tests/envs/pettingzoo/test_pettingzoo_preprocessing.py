@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from marl_tune.envs import default_config, make_world
-from marl_tune.envs.pettingzoo.cycle import Cycle
 from marl_tune.envs.pettingzoo.loading import make_env
 from marl_tune.envs.pettingzoo.preprocess_settings import PreprocessConfig
 from marl_tune.envs.pettingzoo.preprocessing import preprocessed
+from marl_tune.envs.pettingzoo.unchecked import UncheckedParallelEnv
 from marl_tune.envs.testing import check_world, sample_actions
 
 pytest.importorskip("supersuit")
@@ -271,8 +271,8 @@ def test_workers_see_the_same():
 def test_a_world_without_preprocessing_has_no_further_layer():
     env, _ = make_env("mpe/simple_spread_v3", {})
     assert changed(env) is env
-    assert type(env) is Cycle
-    assert world_of("mpe/simple_spread_v3")._teams[0].env.__class__ is Cycle
+    assert type(env) is UncheckedParallelEnv
+    assert world_of("mpe/simple_spread_v3").teams[0].env.__class__ is UncheckedParallelEnv
 
 
 PIXELS = gym.spaces.Box(0, 255, (4, 4, 3), np.uint8)

@@ -1,20 +1,21 @@
-"""Butterfly's knights_archers_zombies without what nobody sees: the screen of each step, and images read again.
+"""Butterfly's knights_archers_zombies, faster: it draws only when asked to, and reads each image from disk once.
 
-PettingZoo's draws the whole screen in each step, reads a zombie's image from disk in each step whether one comes or
-not, and puts together for each agent anew what is the same for all of them.
+PettingZoo's version draws the whole screen in each step. It reads a zombie's image from disk in each step, whether a
+zombie appears or not. And it computes for each agent anew what is the same for all agents.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import pygame
 from pettingzoo.butterfly.knights_archers_zombies.knights_archers_zombies import raw_env
 from pettingzoo.butterfly.knights_archers_zombies.src import constants, img, players, weapons, zombie
 
-from marl_tune.envs.pettingzoo.lean import has_all
+from marl_tune.envs.pettingzoo.api_types import Env
+from marl_tune.envs.pettingzoo.fast import has_all
 
 NEEDED = (
     *("get_vector_state", "reinit", "spawn_zombie", "action_weapon", "sword_hit", "arrow_hit", "zombie_hit_archer"),
@@ -24,19 +25,26 @@ ZOMBIE, ARCHER, KNIGHT, ARROW, SWORD, SELF = range(6)  # places in a type mask
 ATTACKS = 5  # the action, by the world's own count
 
 
-def lean(world: Any) -> None:
-    """Makes an instance of `raw_env` lean.
+class ScreenSprite(Protocol):
+    """What is used here of the world's sprites: agents, weapons and zombies."""
 
-    One that observes pictures, shows itself in a window, or lacks what is needed stays as it is.
+    rect: pygame.Rect
+    direction: tuple[float, float]  # a unit vector; zombies have none
+
+
+def accelerate(world: Env) -> None:
+    """Makes an instance of `raw_env` fast.
+
+    An instance that observes pictures, draws into a window, or has not all attributes `NEEDED` stays as it is.
     """
     drawn = not getattr(world, "vector_state", False) or world.render_mode == "human"
     if not drawn and type(world) is raw_env and has_all(world, NEEDED):
-        world.__class__ = LeanZombies
+        world.__class__ = FastZombies
         world.screen = None
 
 
-class LeanZombies(raw_env):
-    """The world with vector observations. It has a screen while it renders only, and so it draws at no other time."""
+class FastZombies(raw_env):
+    """The world with vector observations. It has a screen only while it renders, so that it draws at no other time."""
 
     render_mode: str | None
     screen: pygame.Surface | None
@@ -66,13 +74,13 @@ class LeanZombies(raw_env):
             self.screen = None
 
     def action_weapon(self, action: int, agent: players.Player) -> None:
-        """Takes out a weapon if that is the action."""
+        """Draws a weapon if that is the action."""
         if action == ATTACKS:
             with _images_kept():
                 super().action_weapon(action, agent)
 
     def spawn_zombie(self) -> None:
-        """Lets a zombie in whenever `spawn_rate` cycles have passed since the last one; makes none otherwise."""
+        """Adds a zombie when `spawn_rate` cycles have passed since the last one."""
         if self.zombie_spawn_rate + 1 >= self.spawn_rate:
             with _images_kept():
                 super().spawn_zombie()
@@ -101,9 +109,11 @@ class LeanZombies(raw_env):
             super().zombit_hit_knight()
 
     def get_vector_state(self) -> np.ndarray:
-        """All there is, `(tracked, width)` float64: agents, swords, arrows, zombies, each kind filled up with zeros.
+        """All sprites, `(tracked, width)` float64: agents, swords, arrows, zombies; each kind is padded with rows of
+        zeros.
 
-        A row is the type mask, if there is one, the place in shares of the screen, and the unit vector of its sight.
+        A row holds the type mask, if there is one, the position as shares of the screen, and the unit vector in which
+        the sprite looks.
         """
         agents, gone = [self.agent_list[self.agent_name_mapping[name]] for name in self.possible_agents], [None]
         names = zip(self.possible_agents, agents, strict=True)
@@ -118,10 +128,11 @@ class LeanZombies(raw_env):
         return np.array([empty if row is None else row for row in rows])
 
     def observe(self, agent: str) -> np.ndarray:
-        """What an agent observes, `(1 + tracked, 1 + width)` float64: itself, then all there is as seen from its place.
+        """What an agent observes, `(1 + tracked, 1 + width)` float64: itself, then all sprites relative to its
+        position.
 
-        Between the type mask and the relative place a row has the distance, in diagonals of the screen. With
-        `sequence_space` rows of zeros are left out.
+        Between the type mask and the relative position, a row has the distance in diagonals of the screen. With
+        `sequence_space`, rows of zeros are left out.
         """
         template, places, there = self._common()
         player = self.agent_list[self.agent_name_mapping[agent]]
@@ -134,8 +145,12 @@ class LeanZombies(raw_env):
         return observation[~np.all(observation == 0, axis=-1)] if self.sequence_space else observation
 
     def _common(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What all agents' observations share: an observation without places, the places `(tracked, 2)`, and 1.0 for
-        rows that are there, 0.0 for those that fill up, `(tracked, 1)`."""
+        """What the observations of all agents share.
+
+        Returns:
+            An observation without positions; the positions, `(tracked, 2)`; and 1.0 for rows of sprites, 0.0 for rows
+            of padding, `(tracked, 1)`.
+        """
         if self._template is None:
             state = self.get_vector_state()
             template = np.zeros((len(state) + 1, self.vector_width + 1))
@@ -146,14 +161,14 @@ class LeanZombies(raw_env):
             self._template = template, state[:, -4:-2], there
         return self._template
 
-    def _row(self, kind: int, sprite: pygame.sprite.Sprite) -> tuple[float, ...]:
+    def _row(self, kind: int, sprite: ScreenSprite) -> tuple[float, ...]:
         if not self.use_typemasks:
             return _place(sprite)
         return (*(float(place == kind) for place in range(self.typemask_width)), *_place(sprite))
 
 
-def _place(sprite: Any) -> tuple[float, ...]:
-    """The place of a sprite, in shares of the screen, and the unit vector of its sight: zombies look down."""
+def _place(sprite: ScreenSprite) -> tuple[float, ...]:
+    """A sprite's position, as shares of the screen, and the unit vector in which it looks; zombies look down."""
     x, y = (0.0, 1.0) if isinstance(sprite, zombie.Zombie) else sprite.direction
     return sprite.rect.x / constants.SCREEN_WIDTH, sprite.rect.y / constants.SCREEN_HEIGHT, x, y
 
@@ -162,18 +177,18 @@ def _kind(agent: players.Player) -> int:
     return ARCHER if agent.is_archer else KNIGHT
 
 
-def _touch(some: Any, others: Any) -> bool:
-    """Whether the rectangle of any of some sprites overlaps that of any of the others."""
+def _touch(some: Iterable[ScreenSprite], others: Iterable[ScreenSprite]) -> bool:
+    """Whether the rectangle of one of the first sprites overlaps the rectangle of one of the others."""
     rects = [sprite.rect for sprite in others]
     return bool(rects) and any(sprite.rect.collidelist(rects) >= 0 for sprite in some)
 
 
-_kept = functools.cache(img.get_image)  # path -> image; sprites turn images into new ones and change none
+_kept = functools.cache(img.get_image)  # path -> image; sprites make new images from it and change none
 
 
 @contextmanager
 def _images_kept() -> Iterator[None]:
-    """While it is open, new sprites take an image that has been read before and not the file."""
+    """In this context, new sprites take an image that has been read before instead of reading the file again."""
     for module in (players, weapons, zombie):
         module.get_image = _kept
     try:

@@ -1,11 +1,11 @@
-"""PettingZoo's worlds that are made lean here: bit by bit what PettingZoo's own parallel API plays."""
+"""PettingZoo's worlds that are made fast here: bit by bit what PettingZoo's own parallel API plays."""
 
 import numpy as np
 import pettingzoo
 import pytest
 
 from marl_tune.envs.pettingzoo import snapshots
-from marl_tune.envs.pettingzoo.lean import made_lean
+from marl_tune.envs.pettingzoo.fast import accelerate
 from marl_tune.envs.pettingzoo.loading import import_world, make_env
 
 WATERWORLD, ZOMBIES = "sisl/waterworld_v4", "butterfly/knights_archers_zombies_v10"
@@ -36,7 +36,7 @@ FIELDS = (  # arguments, steps, episodes that end within these
 
 
 def pair(world_id, kwargs):
-    """The lean world and PettingZoo's own, untouched."""
+    """The fast world and PettingZoo's own, untouched."""
     return make_env(world_id, kwargs)[0], import_world(world_id).parallel_env(**kwargs, render_mode="rgb_array")
 
 
@@ -57,40 +57,40 @@ def same(some, others):
     return some.dtype == others.dtype and np.array_equal(some, others)
 
 
-def played(lean, bare, seed, steps, watch=lambda step: None):
-    """Plays both, beginning anew where an episode ends, and yields what each step of the lean one brought."""
+def played(fast, bare, seed, steps, watch=lambda step: None):
+    """Plays both, beginning anew where an episode ends, and yields what each step of the fast one brought."""
     rng = np.random.default_rng(seed)
-    assert same(lean.reset(seed=seed), bare.reset(seed=seed))
+    assert same(fast.reset(seed=seed), bare.reset(seed=seed))
     watch(-1)
     for step in range(steps):
         actions = chosen(bare, rng)
-        brought = lean.step(actions)
+        brought = fast.step(actions)
         assert same(brought, bare.step(actions)), f"step {step}"
-        assert lean.agents == bare.agents
+        assert fast.agents == bare.agents
         watch(step)
         yield brought
         if not bare.agents:
-            assert same(lean.reset(), bare.reset())
+            assert same(fast.reset(), bare.reset())
 
 
 @pytest.mark.parametrize(("seed", "kwargs"), list(enumerate(PONDS)), ids=str)
 def test_waterworld_is_the_same(seed, kwargs):
-    lean, bare = pair(WATERWORLD, kwargs)
-    assert type(lean.unwrapped.env).__name__ == "LeanWaterworld"
-    ours, theirs = lean.unwrapped.env, bare.unwrapped.env
+    fast, bare = pair(WATERWORLD, kwargs)
+    assert type(fast.unwrapped.env).__name__ == "FastWaterworld"
+    ours, theirs = fast.unwrapped.env, bare.unwrapped.env
 
     def seen_before_rounding(step):
         assert all(map(same, ours.last_obs, theirs.last_obs)), f"step {step}"  # float64; agents get float32
 
     sensed = [
-        min(obs[agent][:-2].min() for agent in obs) for obs, *_ in played(lean, bare, seed, 150, seen_before_rounding)
+        min(obs[agent][:-2].min() for agent in obs) for obs, *_ in played(fast, bare, seed, 150, seen_before_rounding)
     ]
     assert min(sensed) < 1
 
 
 def test_waterworld_says_what_is_eaten_as_it_was_said():
-    lean, bare = pair(WATERWORLD, {"n_evaders": 30, "n_poisons": 30, "radius": 0.03, "n_sensors": 3})
-    ends = np.array([obs[agent][-2:] for obs, *_ in played(lean, bare, 0, 30) for agent in obs])
+    fast, bare = pair(WATERWORLD, {"n_evaders": 30, "n_poisons": 30, "radius": 0.03, "n_sensors": 3})
+    ends = np.array([obs[agent][-2:] for obs, *_ in played(fast, bare, 0, 30) for agent in obs])
     assert set(map(tuple, ends)) >= {(0, 0), (1, 0), (0, 1)}
 
 
@@ -102,34 +102,34 @@ def test_waterworld_without_one_kind_of_thing_fails_as_it_did(nothing):
 
 
 def test_waterworld_draws_the_same():
-    lean, bare = pair(WATERWORLD, {"n_pursuers": 3})
+    fast, bare = pair(WATERWORLD, {"n_pursuers": 3})
     pictures = []
 
     def watch(step):
         if step % 5 == 4:
-            pictures.append(lean.render())
+            pictures.append(fast.render())
             assert np.array_equal(pictures[-1], bare.render())
 
-    assert len(list(played(lean, bare, 3, 20, watch))) == 20
+    assert len(list(played(fast, bare, 3, 20, watch))) == 20
     assert not np.array_equal(pictures[0], pictures[1])
 
 
 @pytest.mark.parametrize(("kwargs", "steps", "episodes"), FIELDS, ids=str)
 def test_zombies_are_the_same_over_whole_episodes(kwargs, steps, episodes):
-    lean, bare = pair(ZOMBIES, kwargs)
-    assert type(lean.unwrapped).__name__ == "LeanZombies"
+    fast, bare = pair(ZOMBIES, kwargs)
+    assert type(fast.unwrapped).__name__ == "FastZombies"
     pictures, ends, deaths, kills = [], 0, 0, 0.0
 
     def watch(step):
-        assert lean.unwrapped.screen is None  # and so the steps draw nothing
+        assert fast.unwrapped.screen is None  # and so the steps draw nothing
         if step % 60 in (0, 1, 59):
-            pictures.append(lean.render())
+            pictures.append(fast.render())
             assert np.array_equal(pictures[-1], bare.render()), f"step {step}"
-            assert same(lean.state(), bare.state())
+            assert same(fast.state(), bare.state())
 
-    for _, rewards, terminated, _, _ in played(lean, bare, 5, steps, watch):
-        ends += not lean.agents
-        deaths += bool(lean.agents) and any(terminated.values())
+    for _, rewards, terminated, _, _ in played(fast, bare, 5, steps, watch):
+        ends += not fast.agents
+        deaths += bool(fast.agents) and any(terminated.values())
         kills += sum(rewards.values())
     assert ends >= episodes
     assert kills > 0 or "max_cycles" in kwargs
@@ -138,40 +138,40 @@ def test_zombies_are_the_same_over_whole_episodes(kwargs, steps, episodes):
 
 
 def test_zombies_saved_and_restored_go_on_by_themselves():
-    lean, bare = pair(ZOMBIES, CROWDED | {"use_typemasks": True})
-    assert len(list(played(lean, bare, 7, 60))) == 60
-    snapshot = snapshots.dump(lean)
+    fast, bare = pair(ZOMBIES, CROWDED | {"use_typemasks": True})
+    assert len(list(played(fast, bare, 7, 60))) == 60
+    snapshot = snapshots.dump(fast)
     again = snapshots.load(snapshot)
-    assert type(again.unwrapped) is type(lean.unwrapped)
-    assert again.unwrapped is not lean.unwrapped
-    before = lean.render()
+    assert type(again.unwrapped) is type(fast.unwrapped)
+    assert again.unwrapped is not fast.unwrapped
+    before = fast.render()
     rng, futures = np.random.default_rng(1), []
     for _ in range(40):
         actions = chosen(again, rng)
         futures.append((actions, again.step(actions), again.render()))
     assert len(again.agents) > 0
-    assert np.array_equal(lean.render(), before)
+    assert np.array_equal(fast.render(), before)
     assert not np.array_equal(again.render(), before)
     for actions, brought, picture in futures:
-        assert same(lean.step(actions), brought)
+        assert same(fast.step(actions), brought)
         assert same(bare.step(actions), brought)
-        assert np.array_equal(lean.render(), picture)
+        assert np.array_equal(fast.render(), picture)
     assert same(snapshots.load(snapshot).step(futures[0][0]), futures[0][1])
 
 
 def test_zombies_without_a_render_mode_draw_nothing_as_before():
-    lean = make_env(ZOMBIES, {"render_mode": None})[0]
-    lean.reset(seed=0)
+    fast = make_env(ZOMBIES, {"render_mode": None})[0]
+    fast.reset(seed=0)
     with pytest.warns(UserWarning, match="without specifying any render mode"):
-        assert lean.render() is None
+        assert fast.render() is None
 
 
 def test_zombies_whose_window_was_closed_start_again():
-    lean, bare = pair(ZOMBIES, {"max_cycles": 3})
-    assert len(list(played(lean, bare, 0, 3))) == 3
-    lean.close()
-    assert same(lean.reset(seed=1), bare.reset(seed=1))
-    assert np.array_equal(lean.render(), bare.render())
+    fast, bare = pair(ZOMBIES, {"max_cycles": 3})
+    assert len(list(played(fast, bare, 0, 3))) == 3
+    fast.close()
+    assert same(fast.reset(seed=1), bare.reset(seed=1))
+    assert np.array_equal(fast.render(), bare.render())
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_world_that_is_not_as_expected_stays_as_it_is(world_id, kwargs, change
     env = import_world(world_id).parallel_env(**kwargs)
     change(env.unwrapped)
     attributes, simulation = dict(vars(env.unwrapped)), type(getattr(env.unwrapped, "env", None))
-    assert made_lean(env) is env
+    assert accelerate(env) is env
     assert type(env.unwrapped).__name__ == "raw_env"
     assert type(getattr(env.unwrapped, "env", None)) is simulation
     assert vars(env.unwrapped) == attributes
@@ -199,12 +199,12 @@ def test_a_world_that_is_not_as_expected_stays_as_it_is(world_id, kwargs, change
 def test_worlds_of_another_version_stay_as_they_are(world_id, monkeypatch):
     monkeypatch.setattr(pettingzoo, "__version__", "1.26.0")
     world = make_env(world_id, {})[0].unwrapped
-    assert not any(type(part).__name__.startswith("Lean") for part in (world, getattr(world, "env", None)))
+    assert not any(type(part).__name__.startswith("Fast") for part in (world, getattr(world, "env", None)))
 
 
 def test_nothing_of_pettingzoos_own_is_changed():
-    lean, bare = pair(ZOMBIES, CROWDED)
-    assert len(list(played(lean, bare, 2, 30))) == 30
+    fast, bare = pair(ZOMBIES, CROWDED)
+    assert len(list(played(fast, bare, 2, 30))) == 30
     source = import_world("butterfly/knights_archers_zombies").knights_archers_zombies
     from pettingzoo.butterfly.knights_archers_zombies.src import img, players, weapons, zombie
 

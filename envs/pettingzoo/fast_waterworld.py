@@ -1,31 +1,31 @@
-"""SISL's waterworld with the readings of all sensors taken at once.
+"""SISL's waterworld, faster: the readings of all sensors are computed at once.
 
-PettingZoo's takes those of one pursuer for one other thing at a time: 34 times a step with 2 pursuers and 100 times
-with 5, a dozen operations on a few numbers each, which is four fifths of the time of a step.
+PettingZoo computes them for one pursuer and one other thing at a time: 34 times a step with 2 pursuers, 100 times with
+5. Each time these are a dozen operations on a few numbers. This takes four fifths of the time of a step.
 """
 
 from itertools import accumulate, pairwise
-from typing import Any
 
 import numpy as np
 from pettingzoo.sisl.waterworld.waterworld_base import WaterworldBase
 
-from marl_tune.envs.pettingzoo.lean import has_all
+from marl_tune.envs.pettingzoo.api_types import Env
+from marl_tune.envs.pettingzoo.fast import has_all
 
 NEEDED = ("observe_list", "n_sensors", "pursuer_speed", "evader_speed", "poison_speed", "speed_features")
 
 
-def lean(world: Any) -> None:
-    """Makes an instance of waterworld's `raw_env` lean. One that lacks what is needed stays as it is."""
+def accelerate(world: Env) -> None:
+    """Makes an instance of waterworld's `raw_env` fast. An instance without the attributes `NEEDED` stays as it is."""
     base = getattr(world, "env", None)
     if type(base) is WaterworldBase and has_all(base, NEEDED):
-        base.__class__ = LeanWaterworld
+        base.__class__ = FastWaterworld
 
 
-class LeanWaterworld(WaterworldBase):
+class FastWaterworld(WaterworldBase):
     """The simulation inside waterworld's `raw_env`.
 
-    Below, P is the number of pursuers, S that of sensors of each, E that of things that there are, in the order
+    Below, P is the number of pursuers, S the number of sensors of each, and E the number of all things, in the order
     obstacles, evaders, poisons, pursuers.
     """
 
