@@ -33,6 +33,8 @@ from marl_tune.results.records import TrialRecord
 from marl_tune.results.run_folder import RunFolder, as_typed
 from marl_tune.sweep import in_process_driver, tune_driver
 
+Json = dict[str, Any]  # settings or numbers in the types of JSON
+
 
 def run_session(sweep: SweepConfig, folder: RunFolder, here: bool) -> str:
     """Trains until all trials have ended or the user interrupts, and writes every result file.
@@ -103,7 +105,7 @@ def make_callbacks(sweep: SweepConfig, folder: RunFolder) -> list[SweepCallback]
     return callbacks
 
 
-def _resolved(sweep: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+def _resolved(sweep: Json, values: Json) -> Json:
     """A trial's whole config as a plain dict."""
     return convert.to_dict(overrides.apply(convert.from_dict(sweep), values))
 
