@@ -25,9 +25,9 @@ from marl_tune.envs.agent_group import AgentGroup
 from marl_tune.envs.trees import Arrays, tree_map
 from marl_tune.envs.world import STAYS, TERMINATED, TRUNCATED, World
 
-Observation: TypeAlias = np.ndarray | dict[str, np.ndarray]  # of one agent
+Observation: TypeAlias = Arrays  # of one agent
 AgentActions: TypeAlias = Mapping[str, int | np.ndarray]  # agent -> action
-Info: TypeAlias = dict[str, float]  # name of a metric -> value
+Info: TypeAlias = dict[str, object]  # name of a metric -> value
 Reset: TypeAlias = tuple[dict[str, Observation], dict[str, Info]]
 Transition: TypeAlias = tuple[
     dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Info]

@@ -103,8 +103,8 @@ class Pursuit(ArrayWorld):
         | 2 | number of evaders on the cell | [0, n_evaders] |
 
     Catching:
-        With `surround`, an evader is caught if as many sides of its cell hold pursuers as are open. Otherwise it is caught
-        if at least `n_catch` pursuers are on its cell. All pursuers on these cells have caught it.
+        With `surround`, an evader is caught if as many sides of its cell hold pursuers as are open. Otherwise it is
+        caught if at least `n_catch` pursuers are on its cell. All pursuers on these cells have caught it.
 
     Rewards, per pursuer:
         - tag_reward / n_pursuers for each evader on the four cells beside it. A side off the map counts as its own
