@@ -160,7 +160,7 @@ def test_rows_of_several_groups_are_ordered_by_copy():
     assert order.to_teams(rows).tolist() == [[0, 1, 6], [2, 3, 7], [4, 5, 8]]
     assert torch.equal(order.to_rows(order.to_teams(rows)), rows)
     one_group = TeamOrder("m", np.array([0, 0, 1, 1]), 2)
-    assert one_group.teams(torch.arange(4)).tolist() == [[0, 1], [2, 3]]
+    assert one_group.to_teams(torch.arange(4)).tolist() == [[0, 1], [2, 3]]
     with pytest.raises(ValueError, match="module m must act for the same 2 agents in every copy"):
         TeamOrder("m", np.array([0, 0, 1]), 2)
 
