@@ -39,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 Result = Mapping[str, Any]  # the numbers of an evaluation, in JSON's types
-Show = Callable[[Result], str]  # numbers -> text for a terminal
+Show = Callable[[Any], str]  # such numbers -> text for a terminal
 
 
 def _alone(folder: Path, arguments: argparse.Namespace) -> tuple[Result, Show]:

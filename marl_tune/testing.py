@@ -15,9 +15,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -94,7 +94,7 @@ def check_module(name: str, **settings: Setting) -> None:
         if "image" in label and module_class(name).needs_tokens:
             continue
         for separate in (True, False):
-            changes = {"separate_critic": separate, **settings}
+            changes: dict[str, Any] = {"separate_critic": separate, **settings}
             for check in CHECKS:
                 check(build(name, observation_space, action_space, **changes))
 
@@ -211,11 +211,10 @@ class _Built:
         from marl_tune.algorithms.rllib_config import algorithm_config
         from marl_tune.cluster import startup_patches
 
-        startup_patches.leave_out(compiles=sweep.cluster.torch_compile)
-        self._make: Callable[[], Algorithm] = algorithm_config(sweep).build_algo
+        with startup_patches.building(compiles=sweep.cluster.torch_compile):
+            self.algorithm: Algorithm = algorithm_config(sweep).build_algo()
 
     def __enter__(self) -> _Built:
-        self.algorithm = self._make()
         return self
 
     def __exit__(self, *error: object) -> None:

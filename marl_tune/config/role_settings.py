@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from marl_tune.config.convert import build
 from marl_tune.config.errors import ConfigError
-from marl_tune.config.schema.algorithm import PpoConfig
+from marl_tune.config.schema.algorithm import ActorCriticConfig, PpoConfig
 from marl_tune.config.schema.sharing import HierarchicalConfig, RoleConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.envs.hierarchy import MANAGER
@@ -40,7 +40,7 @@ def _changed_module(module: T, key: str, changes: Mapping[str, object]) -> T:
     return _changed(module, changes, "module", key)
 
 
-def role_algorithms(sweep: SweepConfig) -> dict[str, PpoConfig]:
+def role_algorithms(sweep: SweepConfig) -> dict[str, ActorCriticConfig]:
     """Role -> algorithm dataclass, of the roles that change settings of the algorithm.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from marl_tune.envs.agent_group import AgentGroup, Observations
-from marl_tune.envs.trees import Array, empty, joined, tree_map
+from marl_tune.envs.trees import Array, empty, joined, put, tree_map
 from marl_tune.sampling.episode_pieces import Segment, make_piece
 from marl_tune.sampling.global_states import STATE_ROWS, StateRows
 from marl_tune.sampling.policies import Arrays, Decision
@@ -63,7 +63,7 @@ class Fragment:
         """Writes the global states (B, ...) before step t; t = T for those after the last step."""
         if self.global_states is None:
             self.global_states = empty((len(states), self.num_steps + 1, *states.shape[1:]), states)
-        self.global_states[:, t] = states
+        put(self.global_states, (slice(None), t), states)
 
     def _empty_like(self, array: Array) -> Array:
         return empty((*array.shape[:2], self.num_steps + 1, *array.shape[2:]), array)
@@ -114,7 +114,7 @@ class Fragment:
 
 
 def _write(store: Array, t: int, values: Array) -> None:
-    store[:, :, t] = values
+    put(store, (slice(None), slice(None), t), values)
 
 
 def _states_of_agent(states: list[NamedStates], number: int) -> NamedStates:

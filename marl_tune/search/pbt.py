@@ -202,7 +202,7 @@ def perturb(distribution: Distribution, value: object, factor: float) -> object:
     number = cast(float, value)
     moved = number * factor
     if distribution.kind == "quniform":
-        step = distribution.args[2]
+        step = cast(float, distribution.args[2])
         moved = round(moved / step) * step
     elif distribution.kind == "randint":
         moved = round(moved) if round(moved) != number else number + (1 if factor > 1 else -1)

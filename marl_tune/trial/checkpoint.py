@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -103,7 +103,7 @@ def _weights_of(role: str, path: str) -> Weights:
     if role not in modules and len(modules) != 1:
         rule = f"hold a module {role}, or one only (it has {', '.join(modules)})"
         raise invalid(f"sharing.roles.{role}.checkpoint", rule, path)
-    return modules.get(role) or next(iter(modules.values()))
+    return cast(Weights, modules.get(role) or next(iter(modules.values())))
 
 
 def _acting_weights(algorithm: Algorithm) -> dict[str, Weights]:

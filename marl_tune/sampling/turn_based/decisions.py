@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -157,7 +157,7 @@ class GroupDecisions:
         places = np.flatnonzero(acting)
         if not len(places):
             return
-        columns = {name: self._rows(values, places) for name, values in decision.items()}
+        columns = cast(Decision, {name: self._rows(values, places) for name, values in decision.items()})
         seen = tree_map(lambda array: self._rows(array, places), observations)
         self._append(places, np.full(len(places), step), seen, columns)
 
