@@ -20,8 +20,8 @@ from marl_tune.evaluation.play import load_modules
 from marl_tune.results import checkpoint_files
 from marl_tune.results.checkpoint_folder import find_policy
 from marl_tune.sampling.policies import Policies
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.module_specs import build_policy_map
-from marl_tune.sharing.world import build_world
 
 CARRYING, TO_TARGET = 2, slice(7, 9)  # of an ant's observation
 

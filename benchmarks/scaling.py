@@ -24,8 +24,8 @@ from marl_tune.cluster import connect
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.sampling.policies import Policies
 from marl_tune.sampling.rollout import Rollout
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.module_specs import build_policy_map, module_specs
-from marl_tune.sharing.world import build_world
 
 ANTS, WORLDS = (10, 50, 200), (1, 32, 256)
 MINIBATCH = 2000  # agent-steps

@@ -7,8 +7,8 @@ from ray.rllib.utils.postprocessing.value_predictions import compute_value_targe
 from marl_tune.sampling.policies import Policies
 from marl_tune.sampling.rollout import Rollout
 from marl_tune.sampling.turn_based.rollout import TurnRollout
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.module_specs import build_policy_map, module_specs
-from marl_tune.sharing.world import build_world
 
 
 def learner_of(trial):

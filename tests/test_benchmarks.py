@@ -20,7 +20,7 @@ from benchmarks.reference.worlds import parallel_env
 from benchmarks.throughput import train
 from benchmarks.works import WORKS
 from marl_tune.config.trial_budget import fragment_length
-from marl_tune.sharing.world import build_world
+from marl_tune.sharing.build_world import build_world
 
 ROOT = Path(__file__).parent.parent
 CHOICES = [(work, world) for work in WORKS.values() for world in work.worlds]

@@ -10,7 +10,7 @@ from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.config.compose import compose
 from marl_tune.config.schema.sharing import RoleConfig, SharedCriticConfig, SharingConfig
 from marl_tune.envs.world import agents_per_step
-from marl_tune.sharing.world import build_world
+from marl_tune.sharing.build_world import build_world
 
 ENV = Path(__file__).resolve().parent.parent / "conf" / "env"
 PICKED = sorted(path.relative_to(ENV).with_suffix("").as_posix() for path in ENV.rglob("*.yaml"))

@@ -20,10 +20,10 @@ from marl_tune.learning.central_critic import CriticSettings
 from marl_tune.learning.live_settings import CENTRAL_CRITIC, COMPILE, OPTIMIZER, PRECISION, REWARD_SCALE
 from marl_tune.sampling.env_runner import WITH_STATE, BatchedEnvRunner
 from marl_tune.sampling.rllib_env_runner import RllibEnvRunner
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.module_specs import MODULE_SETTINGS, build_policy_map, critic_specs, module_specs, trains
 from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.sharing.schemes import CRITIC
-from marl_tune.sharing.world import build_world
 from marl_tune.sharing.world_facts import world_facts
 
 RUNNERS = {"batched": BatchedEnvRunner, "rllib": RllibEnvRunner}

@@ -18,8 +18,8 @@ from marl_tune.results import checkpoint_files
 from marl_tune.results.metrics import EPISODE_LEN_MEAN, EPISODE_RETURN_MEAN, RETURN_SUM_TEAM
 from marl_tune.sampling.episode_metrics import group_returns
 from marl_tune.sampling.policies import Policies
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.module_specs import build_policy_map, module_specs
-from marl_tune.sharing.world import build_world
 
 COPIES_AT_ONCE = 128  # limits the memory of an evaluation; more copies are not faster
 

@@ -19,8 +19,8 @@ from marl_tune.evaluation.play import ModulePolicy, load_modules, module_policy,
 from marl_tune.evaluation.statistics import bootstrap_mean_ci, wilson_interval
 from marl_tune.results import checkpoint_files
 from marl_tune.sampling.games import results_of, returns_of
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.game_sides import sides_of
-from marl_tune.sharing.world import build_world
 
 OUTCOMES = ("wins", "draws", "losses")
 

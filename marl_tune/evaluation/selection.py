@@ -21,7 +21,6 @@ from marl_tune.evaluation.play import Evaluation, evaluate_checkpoint, play
 from marl_tune.evaluation.statistics import bootstrap_ci, iqm, separation
 from marl_tune.evaluation.tournament import describe_games, lead, play_tournament
 from marl_tune.results import checkpoint_files
-from marl_tune.results.files import write_json, write_text
 from marl_tune.results.json_records import (
     BaselineEntry,
     BestEntry,
@@ -32,6 +31,7 @@ from marl_tune.results.json_records import (
 )
 from marl_tune.results.metrics import flat_metrics, iteration_of, ranking_stage
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import write_json, write_text
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial

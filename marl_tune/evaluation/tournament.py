@@ -22,9 +22,9 @@ from marl_tune.results import checkpoint_files
 from marl_tune.results.json_records import EvaluationNumbers
 from marl_tune.sampling.games import results_of, returns_of
 from marl_tune.sampling.policies import Policies
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.game_sides import learners_of, sides_of, slots_of
 from marl_tune.sharing.policy_map import PolicyMap
-from marl_tune.sharing.world import build_world
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any, TypedDict
 from ray.tune.experiment import Trial
 
 from marl_tune.results.callback import SweepCallback
-from marl_tune.results.files import read_csv
 from marl_tune.results.metrics import ROW, Result, events_of, iteration_of, row_of
 from marl_tune.results.records import BreakthroughRecord
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import read_csv
 
 
 class BreakthroughNews(SweepCallback):

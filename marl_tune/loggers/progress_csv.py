@@ -9,9 +9,9 @@ from typing import Any, TypedDict
 from ray.tune.experiment import Trial
 
 from marl_tune.results.callback import SweepCallback
-from marl_tune.results.files import csv_text, read_csv, write_text
 from marl_tune.results.metrics import AGENT_STEPS, ENV_STEPS, ITERATION, ROW, Result, flat_metrics
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import csv_text, read_csv, write_text
 
 FIRST_COLUMNS = ("trial", ROW, ITERATION, ENV_STEPS, AGENT_STEPS)
 

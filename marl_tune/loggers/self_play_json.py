@@ -5,10 +5,10 @@ from __future__ import annotations
 from ray.tune.experiment import Trial
 
 from marl_tune.results.callback import SweepCallback
-from marl_tune.results.files import read_json, write_json
 from marl_tune.results.json_records import SelfPlayEntry
 from marl_tune.results.metrics import Result, iteration_of, table_of
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import read_json, write_json
 
 
 class SelfPlayJson(SweepCallback):

@@ -15,9 +15,9 @@ from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
 
 from marl_tune.results.callback import SweepCallback, searched
-from marl_tune.results.files import as_cell, as_json
 from marl_tune.results.metrics import Result, flat_metrics, row_of
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import as_cell, as_json
 
 FLUSH_S = 10  # seconds between two writes to the disk: a crash loses the rows since the last one
 

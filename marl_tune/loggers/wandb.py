@@ -27,10 +27,10 @@ from wandb.sdk import wandb_setup
 from wandb.sdk.lib.wbauth import read_netrc_auth
 
 from marl_tune.results.callback import SweepCallback, searched
-from marl_tune.results.files import plain, read_json, write_json
 from marl_tune.results.metrics import ROW, Result, flat_metrics, row_of
 from marl_tune.results.records import LineageRecord
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import plain, read_json, write_json
 
 INIT_TIMEOUT_S = 30.0  # a server that does not answer must not hold the sweep up for longer
 _FROM_ENVIRONMENT = {"run": "online", "dryrun": "offline"}  # old words that WANDB_MODE still accepts

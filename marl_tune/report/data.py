@@ -9,7 +9,6 @@ from typing import TypeAlias, cast
 
 import yaml
 
-from marl_tune.results.files import read_csv, read_json
 from marl_tune.results.formatting import score_of
 from marl_tune.results.json_records import CandidateEntry, EvaluationFile, Manifest, SummaryFile
 from marl_tune.results.metrics import (
@@ -23,6 +22,7 @@ from marl_tune.results.metrics import (
 )
 from marl_tune.results.records import BreakthroughRecord, LineageRecord, TrialRecord
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import read_csv, read_json
 
 Points: TypeAlias = list[tuple[float, float]]  # (agent-steps, value) in order of time
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TypeGuard
 
 from marl_tune.report import charts
-from marl_tune.report.compared import Setting, caveats, compare, mean_curves, note
+from marl_tune.report.comparison import Setting, caveats, compare, mean_curves, note
+from marl_tune.report.curriculum import stage_lines
 from marl_tune.report.data import ReportData, load
 from marl_tune.report.html_parts import cell, folded, number_cell, score_cell, table, wide
 from marl_tune.report.self_play import section as self_play_section
-from marl_tune.report.stages import stage_lines
-from marl_tune.results.files import as_cell, write_text
 from marl_tune.results.formatting import (
     format_count,
     format_duration,
@@ -31,6 +30,7 @@ from marl_tune.results.json_records import CandidateEntry, EvaluationNumbers
 from marl_tune.results.metrics import RETURN_MEAN_AGENT, RETURN_SUM_TEAM
 from marl_tune.results.records import TrialRecord
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import as_cell, write_text
 
 TEMPLATE = Path(__file__).with_name("template.html")
 SCALES = {RETURN_MEAN_AGENT: " (mean over agents)", RETURN_SUM_TEAM: " (sum over agents)"}

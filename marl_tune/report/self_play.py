@@ -8,9 +8,9 @@ from html import escape
 from marl_tune.report import charts
 from marl_tune.report.data import ReportData, curves_of
 from marl_tune.report.html_parts import wide
-from marl_tune.results.files import read_csv, read_json
 from marl_tune.results.json_records import SelfPlayEntry, SelfPlayTable
 from marl_tune.results.metrics import ELO
+from marl_tune.results.text_files import read_csv, read_json
 
 CELL, ROW, LEFT, TOP = 64, 34, 150, 74  # of the heat map
 

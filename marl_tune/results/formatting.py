@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from marl_tune.results.files import as_cell
 from marl_tune.results.json_records import EvaluationNumbers
+from marl_tune.results.text_files import as_cell
 
 
 def format_value(value: object) -> str:

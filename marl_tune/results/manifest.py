@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from marl_tune.results.files import read_json, write_json
 from marl_tune.results.json_records import GitState, Manifest, Session
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import read_json, write_json
 
 PACKAGES = (
     *("marl-tune", "ray", "torch", "gymnasium", "pettingzoo", "numpy", "scipy", "scikit-learn"),

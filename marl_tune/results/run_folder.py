@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from marl_tune.results.files import as_cell, as_json, blank, from_cell, read_csv, write_csv, write_json
 from marl_tune.results.json_records import BestEntry, SummaryFile
 from marl_tune.results.records import BreakthroughRecord, LineageRecord, TrialRecord
+from marl_tune.results.text_files import as_cell, as_json, blank, from_cell, read_csv, write_csv, write_json
 
 TRIAL_COLUMNS = ("score", "iterations", "seconds", "env_steps", "agent_steps", "checkpoint", "error")
 TUNE_STATE = "experiment_state-*.json"  # in tune/: how Tune names its state of a sweep

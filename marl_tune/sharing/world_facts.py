@@ -16,9 +16,9 @@ from marl_tune.config.schema.sharing import HierarchicalConfig
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.envs.agent_group import AgentGroup
 from marl_tune.envs.world import agents_per_step
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.policy_map import PolicyMap
 from marl_tune.sharing.schemes import module_of_agents
-from marl_tune.sharing.world import build_world
 
 REMEMBERED = 256  # worlds whose facts are kept: a search over settings of the world has no end of them
 

@@ -27,9 +27,9 @@ from marl_tune.config.trial_resources import Resources, trial_resources
 from marl_tune.envs.curriculum import curriculum_of
 from marl_tune.envs.world import agents_per_step
 from marl_tune.sampling.policies import Policies
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.module_specs import build_policy_map, trains
 from marl_tune.sharing.schemes import CRITIC
-from marl_tune.sharing.world import build_world
 from marl_tune.sweep.module_table import scheme_lines
 
 

@@ -19,9 +19,9 @@ from marl_tune.config.errors import invalid
 from marl_tune.config.schema.sweep import SweepConfig
 from marl_tune.config.search_space import parse, trial_count
 from marl_tune.config.trial_resources import trial_resources
-from marl_tune.results.files import write_text
 from marl_tune.results.manifest import begin_manifest
 from marl_tune.results.run_folder import RunFolder, RunHeldError, as_typed
+from marl_tune.results.text_files import write_text
 
 EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 130}
 

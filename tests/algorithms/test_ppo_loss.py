@@ -17,8 +17,8 @@ from marl_tune.algorithms.ppo import Ppo
 from marl_tune.algorithms.ppo_loss import PpoSettings, ppo_loss
 from marl_tune.algorithms.rllib_config import algorithm_config
 from marl_tune.modules.parts.actions import distribution_class, mask_logits
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.module_specs import build_policy_map, module_specs
-from marl_tune.sharing.world import build_world
 
 SPACES = {
     "discrete": gym.spaces.Discrete(5),

@@ -19,7 +19,7 @@ from marl_tune.envs.testing import check_world, sample_actions
 from marl_tune.envs.world import Step, World
 from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.sampling.recurrent_states import SEQUENCE_STARTS
-from marl_tune.sharing.world import build_world
+from marl_tune.sharing.build_world import build_world
 
 TEAM, VECTOR = {"manager": "team"}, {"goals": None, "goal_dim": 2}
 WAYS = [{}, TEAM, VECTOR, TEAM | VECTOR]

@@ -16,9 +16,9 @@ from marl_tune.evaluation.selection import (
     ranked,
     select,
 )
-from marl_tune.results.files import read_json
 from marl_tune.results.run_folder import RunFolder
-from marl_tune.sharing.world import build_world
+from marl_tune.results.text_files import read_json
+from marl_tune.sharing.build_world import build_world
 
 
 def tune_trial(trial_id, saved):

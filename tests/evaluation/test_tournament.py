@@ -17,8 +17,8 @@ from marl_tune.evaluation.tournament import schedule
 from marl_tune.report.data import load
 from marl_tune.report.page import render
 from marl_tune.report.self_play import heat_map, short_name
-from marl_tune.results.files import read_csv, read_json
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import read_csv, read_json
 from marl_tune.sampling.games import results_of
 from marl_tune.sweep.run import run
 

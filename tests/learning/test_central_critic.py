@@ -18,8 +18,8 @@ from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.modules.central_critic import CentralCritic
 from marl_tune.modules.parts.running_moments import DECAY, RunningMoments
 from marl_tune.sampling.global_states import STATE_ROWS
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.module_specs import build_policy_map, critic_specs
-from marl_tune.sharing.world import build_world
 
 SHARED = "sharing=shared_critic"
 

@@ -15,9 +15,9 @@ from marl_tune.loggers.lineage_csv import LineageCsv
 from marl_tune.loggers.progress_csv import FIRST_COLUMNS, ProgressCsv
 from marl_tune.loggers.tensorboard import TensorboardCallback
 from marl_tune.results.callback import error_line, searched
-from marl_tune.results.files import read_csv
 from marl_tune.results.metrics import flat_metrics
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import read_csv
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from wandb.util import get_core_path
 from marl_tune.loggers.lineage_csv import LineageCsv
 from marl_tune.loggers.progress_csv import ProgressCsv
 from marl_tune.loggers.wandb import WandbCallback, has_credentials, wandb_mode
-from marl_tune.results.files import read_json
 from marl_tune.results.manifest import begin_manifest
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import read_json
 
 
 @pytest.fixture(autouse=True)

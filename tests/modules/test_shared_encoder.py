@@ -13,8 +13,8 @@ from marl_tune.config.compose import compose
 from marl_tune.config.errors import ConfigError
 from marl_tune.evaluation.play import evaluate_checkpoint
 from marl_tune.results import checkpoint_folder
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.module_specs import build_policy_map, module_specs
-from marl_tune.sharing.world import build_world
 from marl_tune.validation.validate import validate
 
 WORDS = ("module=shared_encoder", "sharing=independent", "env.n_agents=3")

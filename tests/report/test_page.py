@@ -13,10 +13,10 @@ from marl_tune.report.__main__ import main
 from marl_tune.report.charts import Axis, Curve, learning_curves, ticks
 from marl_tune.report.data import load
 from marl_tune.report.page import render, write_report
-from marl_tune.results.files import csv_text, write_json, write_text
 from marl_tune.results.manifest import begin_manifest, finish_manifest
 from marl_tune.results.records import BreakthroughRecord, LineageRecord, TrialRecord
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import csv_text, write_json, write_text
 
 CONFIG = """\
 name: ant_colony

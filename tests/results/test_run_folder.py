@@ -11,11 +11,11 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from marl_tune.results.files import as_cell, from_cell, plain, read_csv, read_json, write_json, write_text
 from marl_tune.results.formatting import format_count, format_duration, format_score, short_ids, short_keys
 from marl_tune.results.manifest import begin_manifest, finish_manifest, git_state
 from marl_tune.results.records import LineageRecord, TrialRecord
 from marl_tune.results.run_folder import RunFolder, RunHeldError
+from marl_tune.results.text_files import as_cell, from_cell, plain, read_csv, read_json, write_json, write_text
 
 NOON = datetime(2026, 11, 21, 12, 0, 0)
 

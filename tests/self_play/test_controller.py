@@ -8,8 +8,8 @@ from probes import learner_of
 from marl_tune.config.compose import compose
 from marl_tune.config.schema.search import PopulationConfig
 from marl_tune.evaluation.play import evaluate_checkpoint
-from marl_tune.results.files import read_csv, read_json
 from marl_tune.results.run_folder import RunFolder
+from marl_tune.results.text_files import read_csv, read_json
 from marl_tune.sampling.games import Games, games_of
 from marl_tune.self_play.pool import UNTRAINED
 from marl_tune.self_play.shared_pool import SharedPool

@@ -19,8 +19,8 @@ from marl_tune.config.schema.sharing import SharingConfig
 from marl_tune.envs.world import agents_per_step
 from marl_tune.evaluation import selection
 from marl_tune.evaluation.play import evaluate_modules
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.module_specs import build_policy_map, module_configs, module_specs
-from marl_tune.sharing.world import build_world
 from marl_tune.sweep.dry_run import plan_lines
 from marl_tune.validation.validate import check_trial, validate
 

@@ -7,7 +7,7 @@ import pytest
 from marl_tune import envs
 from marl_tune.config.errors import ConfigError
 from marl_tune.sharing import world_facts
-from marl_tune.sharing.world import build_world
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.world_facts import WorldFacts
 
 

@@ -4,9 +4,9 @@ import pytest
 
 from marl_tune.__main__ import main
 from marl_tune.algorithms.rllib_config import algorithm_config
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.module_specs import build_policy_map
 from marl_tune.sharing.policy_map import PolicyMap
-from marl_tune.sharing.world import build_world
 from marl_tune.sweep.module_table import folded, scheme_lines
 
 

@@ -16,7 +16,7 @@ from marl_tune.config.curriculum_stages import stage_sweeps
 from marl_tune.config.schema.sweep import BreakthroughConfig
 from marl_tune.config.search_space import Distribution
 from marl_tune.report.charts import Curve
-from marl_tune.report.stages import stage_lines
+from marl_tune.report.curriculum import stage_lines
 from marl_tune.results.metrics import STAGE, STAGE_CHANGE
 from marl_tune.results.run_folder import RunFolder
 from marl_tune.search.pb2 import Pb2

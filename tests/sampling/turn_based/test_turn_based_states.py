@@ -13,8 +13,8 @@ from marl_tune.learning.train_batch import BatchSettings, EpisodesToTrainBatch
 from marl_tune.sampling.global_states import STATE_ROWS
 from marl_tune.sampling.policies import Policies
 from marl_tune.sampling.turn_based.rollout import TurnRollout
+from marl_tune.sharing.build_world import build_world
 from marl_tune.sharing.module_specs import build_policy_map, critic_specs, module_specs
-from marl_tune.sharing.world import build_world
 
 LENGTHS = [5, 3, 11, 1, 8]  # of fragments: decisions wait over some of their ends
 

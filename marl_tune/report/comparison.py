@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from marl_tune.report.charts import LINE_STYLES, Curve
 from marl_tune.report.data import ReportData
-from marl_tune.results.files import as_json
 from marl_tune.results.formatting import format_value
 from marl_tune.results.records import TrialRecord
+from marl_tune.results.text_files import as_json
 
 LAST = 0.1  # the final score is the mean over this last share of a curve's agent-steps
 UNEQUAL = 1.05  # above this ratio of their agent-steps, two settings do not have equal experience

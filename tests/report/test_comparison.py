@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from marl_tune.report.charts import Curve, mean_curves, spread
-from marl_tune.report.compared import T_975, compare, mean_and_margin
-from marl_tune.report.compared import mean_curves as lines_of
+from marl_tune.report.comparison import T_975, compare, mean_and_margin
+from marl_tune.report.comparison import mean_curves as lines_of
 from marl_tune.report.data import ReportData
 from marl_tune.report.page import render
 from marl_tune.results.records import LineageRecord, TrialRecord
