@@ -96,7 +96,7 @@ def check_module(name: str, **settings: Setting) -> None:
         for separate in (True, False):
             changes: dict[str, Any] = {"separate_critic": separate, **settings}
             for check in CHECKS:
-                check(build(name, observation_space, action_space, **changes))
+                check(build(name, observation_space, action_space, False, **changes))
 
 
 def check_algorithm(name: str, *words: str) -> None:
