@@ -40,7 +40,7 @@ class LiveSettings(TorchLearner):
     _entropy_left = 1.0  # present factor on every entropy coefficient, set by `anneal`
 
     def configure_optimizers(self) -> None:
-        """Makes an optimizer for each module, or one for all modules that share an encoder: its gradient is their sum."""
+        """Makes one optimizer per module, or one for all modules that share an encoder: its gradient is their sum."""
         if not isinstance(self.module, SharedEncoderModules):
             super().configure_optimizers()
             return
