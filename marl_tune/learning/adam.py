@@ -18,6 +18,12 @@ class Adam(torch.optim.Adam):
 
     `differentiable=True` is not supported: a step never records gradients.
 
+    >>> weight = torch.nn.Parameter(torch.ones(1))
+    >>> weight.grad = torch.ones(1)
+    >>> Adam([weight], lr=0.1).step()
+    >>> weight.data
+    tensor([0.9000])
+
     Gain: 4.0 s of the processor's time, 34 % of a lone trial of one iteration; see docs/decisions/startup_and_ray.md.
     Test: `tests/learning/test_adam.py`.
     """
