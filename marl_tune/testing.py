@@ -15,7 +15,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -90,13 +91,14 @@ def check_module(name: str, **settings: Setting) -> None:
     from marl_tune.modules import module_class
     from marl_tune.modules.testing import CHECKS, build
 
-    for label, (observation_space, action_space) in SPACES.items():
-        if "image" in label and module_class(name).needs_tokens:
-            continue
-        for separate in (True, False):
-            changes: dict[str, Any] = {"separate_critic": separate, **settings}
-            for check in CHECKS:
-                check(build(name, observation_space, action_space, False, **changes))
+    with _one_thread():
+        for label, (observation_space, action_space) in SPACES.items():
+            if "image" in label and module_class(name).needs_tokens:
+                continue
+            for separate in (True, False):
+                changes: dict[str, Any] = {"separate_critic": separate, **settings}
+                for check in CHECKS:
+                    check(build(name, observation_space, action_space, **changes))
 
 
 def check_algorithm(name: str, *words: str) -> None:
@@ -117,9 +119,10 @@ def check_algorithm(name: str, *words: str) -> None:
     if hasattr(sweep.algorithm, "minibatch_size"):
         (sweep,) = compose([*TINY, f"algorithm={name}", "algorithm.minibatch_size=200", *words])
     validate(sweep)
-    check_loss_falls(sweep)
-    check_live_settings(sweep)
-    check_checkpoint(sweep)
+    with _one_thread():
+        check_loss_falls(sweep)
+        check_live_settings(sweep)
+        check_checkpoint(sweep)
 
 
 def check_loss_falls(sweep: SweepConfig) -> None:
@@ -202,6 +205,19 @@ def changed(settings: Settings) -> Settings:
                 settings = tried
                 break
     return settings
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """torch computes in one thread meanwhile: on several, networks this small take ten times as long."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Built:
