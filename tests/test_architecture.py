@@ -54,10 +54,15 @@ def module_name(path: Path) -> str:
 OURS = {module_name(path): path for path in SOURCES if path.relative_to(ROOT).parts[0] in PACKAGES}
 
 
-def imported(path: Path) -> set[str]:
-    """Every module that a file imports, inside functions too, by its full name."""
+def imported(path: Path, run: bool = False) -> set[str]:
+    """Every module that a file imports, inside functions too, by its full name; `run`: but for type checkers' alone."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    checked = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    left_out = {id(part) for block in checked for node in block.body for part in ast.walk(node)} if run else set()
+    for node in ast.walk(tree):
+        if id(node) in left_out:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -75,7 +80,7 @@ def part(module: str) -> str:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_libraries_stay_where_they_belong_and_nothing_is_too_long(path):
     name, package = path.relative_to(ROOT).as_posix(), path.relative_to(ROOT).parts[0]
-    found = {module.partition(".")[0] for module in imported(path)}
+    found = {module.partition(".")[0] for module in imported(path, run=True)}
     forbidden = {
         "envs": {"ray", "torch", "hydra", "omegaconf"},
         "modules": {"hydra", "omegaconf"},

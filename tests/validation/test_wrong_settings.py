@@ -32,7 +32,7 @@ BAD = [
     (["-cn", "nope"], "'nope'"),
     (["-cd", "nope"], "nope"),
     (["module=mlpp"], "module 'mlpp' is not known: did you mean 'mlp'?"),
-    (["algorithm=dqn"], "algorithm 'dqn' is not known (valid: mappo, ppo)"),
+    (["algorithm=dqn"], "algorithm 'dqn' is not known (valid: a2c, mappo, ppo)"),
     (["module=null"], "module must be one of mlp"),
     (["~module"], "module must be one of mlp"),
     (["modul=mlp"], "key 'modul' is not known: did you mean 'module'?"),
