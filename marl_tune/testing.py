@@ -134,12 +134,12 @@ def check_loss_falls(sweep: SweepConfig) -> None:
             seen.setdefault(module_id, float(loss.detach()))
             return loss
 
-        whole_loss = learner._loss
-        learner._loss = watched
+        whole_loss = learner.module_loss
+        learner.module_loss = watched
         try:
             learner.update(training_data=TrainingData(batch=copy.deepcopy(batch)), num_epochs=1)
         finally:
-            del learner._loss
+            del learner.module_loss
         return seen
 
     with _Built(sweep) as built:
