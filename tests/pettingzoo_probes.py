@@ -226,8 +226,9 @@ class Nosy(Walkers):
     def step(self, actions):
         *step, _ = super().step(actions)
         loaded = {name: name in sys.modules for name in ("torch", "ray", "numpy", "pettingzoo_probes")}
+        beyond = {"marl_tune", "marl_tune.registry"}  # which every world needs
         loaded["marl_tune"] = any(
-            n.startswith("marl_tune.") and not n.startswith("marl_tune.envs") for n in sys.modules
+            n.startswith("marl_tune") and not n.startswith("marl_tune.envs") and n not in beyond for n in sys.modules
         )
         return *step, dict.fromkeys(self.names, loaded)
 

@@ -36,7 +36,12 @@ GridSearch: TypeAlias = dict[str, list[object]]  # what `tune.grid_search` retur
 
 @dataclass
 class SearchPlan:
-    """The three parts of a search that `tune.run` takes."""
+    """The three parts of a search that `tune.run` takes.
+
+    >>> plan = SearchPlan({"algorithm.lr": tune.loguniform(1e-4, 1e-2)}, BasicVariantGenerator(), FIFOScheduler())
+    >>> plan.param_space["algorithm.lr"].lower
+    0.0001
+    """
 
     param_space: dict[str, Domain | GridSearch]  # dotted key -> how Tune draws it
     algorithm: Searcher | SearchAlgorithm  # proposes the settings of each trial

@@ -23,14 +23,17 @@ def test_rows_stand_group_by_group_and_copy_by_copy():
     fixed = PolicyMap(GROUPS, {"c0": "x", "c1": "y", "d0": "y", "d1": "y", "d2": "y", "e0": "z"})
     assignment = Assignment(fixed, num_envs=2)
     assert fixed.modules["y"].agents == ("c1", "d0", "d1", "d2")
-    ((group_x, places_x),), ((cats, places), (dogs, all_of_them)) = assignment.parts["x"], assignment.parts["y"]
+    ((group_x, places_x),), ((cats, places), (dogs, all_of_them)) = (
+        assignment.row_sources["x"],
+        assignment.row_sources["y"],
+    )
     assert (group_x, list(places_x)) == ("cats", [0, 2])
     assert (cats, list(places), dogs, all_of_them) == ("cats", [1, 3], "dogs", None)
-    assert list(assignment.copies["y"]) == [0, 1, 0, 0, 0, 1, 1, 1]
+    assert list(assignment.copy_of_row["y"]) == [0, 1, 0, 0, 0, 1, 1, 1]
     assert list(assignment.slots["y"]) == [1, 3, 4, 5, 6, 7, 8, 9]
     assert list(assignment.slots["z"]) == [10, 11]
-    assert list(assignment.rows("y", "dogs", np.array([0, 5]))) == [2, 7]
-    assert list(assignment.rows("y", "cats", np.array([3]))) == [1]
+    assert list(assignment.rows_of("y", "dogs", np.array([0, 5]))) == [2, 7]
+    assert list(assignment.rows_of("y", "cats", np.array([3]))) == [1]
 
 
 def test_agents_with_different_spaces_cannot_share():
