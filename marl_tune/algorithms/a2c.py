@@ -21,7 +21,7 @@ from marl_tune.learning.on_policy_learner import OnPolicyLearner
 
 @dataclass(frozen=True)
 class A2cSettings:
-    """The numbers of the loss, as they stand during one update."""
+    """The numbers of the loss during one update."""
 
     entropy_coeff: float
     vf_loss_coeff: float

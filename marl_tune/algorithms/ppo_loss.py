@@ -23,7 +23,7 @@ from marl_tune.learning.loss_terms import explained_variance, mean_over, policy_
 
 @dataclass(frozen=True)
 class PpoSettings:
-    """The numbers of the loss, as they stand during one update."""
+    """The numbers of the loss during one update."""
 
     clip_param: float
     entropy_coeff: float
