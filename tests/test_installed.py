@@ -97,7 +97,11 @@ def test_the_names_of_our_folders_are_the_users(name, built, tmp_path):
         (["-cn", "ant_colony_pbt", "--cfg", "job"], "name: ant_colony_pbt"),
         (["+experiment=debug", "dry_run=true"], "resources"),
         (["+experiment=debug", "search=none", "search.num_samples=1", *SHORT], "best: trial"),
-        (["env=pettingzoo", "env.id=mpe/simple_spread_v3", "env.workers=2", *BY_RAY, *SHORT], "best: trial"),
+        pytest.param(
+            ["env=pettingzoo", "env.id=mpe/simple_spread_v3", "env.workers=2", *BY_RAY, *SHORT],
+            "best: trial",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["help", "settings", "sweep", "plan", "run", "processes"],
 )

@@ -18,8 +18,7 @@ BUILD = "import sys, hatchling.build as b; b.build_wheel(sys.argv[1])"
 ORIGIN = "marl-tune-example 0.1.0"
 CHOSEN = ("env=gather", "module=residual", "logger=csv", "logger.progress=off")
 TRAIN = (
-    *(*CHOSEN, "logger.callbacks=[best_so_far]", "search=random", "search.num_samples=1", "selection.episodes=2"),
-    *("+space.env.step_cost.uniform=[0.2,0.3]", "+space.module.num_blocks.choice=[1,3]", "cluster.num_cpus=2"),
+    *(*CHOSEN, "logger.callbacks=[best_so_far]", "search.num_samples=1", "selection.episodes=2"),
     *("algorithm.train_batch_size=160", "algorithm.minibatch_size=80", "cluster.num_envs_per_env_runner=2"),
     *("stop.iterations=1", "selection.top_k=1", "evaluation.episodes=1", "results_dir=out"),
 )
@@ -127,8 +126,19 @@ def test_what_is_wrong_with_the_chosen_option_is_an_error(words, said, example, 
     assert said in error
 
 
-def test_it_trains_and_its_keys_are_searched(example, tmp_path):
-    done = marl_tune(tmp_path, [example], *TRAIN)
+def test_it_trains(example, tmp_path):
+    words = ("search=none", "env.step_cost=0.25", "module.num_blocks=3")
+    done = marl_tune(tmp_path, [example], *TRAIN, *words)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    (run,) = (tmp_path / "out" / "sweep").iterdir()
+    assert set(json.loads((run / "best_so_far.json").read_text())) == {"trial", "return_mean_agent"}
+    assert "step_cost: 0.25" in (run / "config.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_its_keys_are_searched_by_trials_in_processes_of_ray(example, tmp_path):
+    space = ("+space.env.step_cost.uniform=[0.2,0.3]", "+space.module.num_blocks.choice=[1,3]", "cluster.num_cpus=2")
+    done = marl_tune(tmp_path, [example], *TRAIN, "search=random", *space)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     (run,) = (tmp_path / "out" / "sweep").iterdir()
     (row,) = csv.DictReader((run / "trials.csv").open())
