@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from marl_tune.config.errors import ConfigError
-from marl_tune.results import checkpoint_files
 from marl_tune.results.checkpoint_folder import find_policy
 
 
@@ -76,6 +75,7 @@ def evaluate(folder: Path, episodes: int | None = None, seed: int | None = None,
     quiet_ray()
     from marl_tune.evaluation.play import evaluate_checkpoint
     from marl_tune.evaluation.selection import describe
+    from marl_tune.results import checkpoint_files
 
     sweep = checkpoint_files.load_sweep(folder)
     rules = sweep.selection

@@ -43,3 +43,13 @@ def test_evaluating_imports_nothing_that_trains(tiny, tmp_path):
     assert "ray.tune" in told["modules"]
     importing = "import sys, ray.rllib.core.rl_module.rl_module; assert 'ray.tune' in sys.modules"
     assert subprocess.run([sys.executable, "-c", importing], timeout=100).returncode == 0
+
+
+def test_a_wrong_command_line_is_answered_without_torch():
+    code = (
+        "import sys; from marl_tune.evaluate import main; code = main(['nowhere']);"
+        "assert not {'torch', 'ray'} & set(sys.modules); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: PATH must be"), done.stderr
