@@ -17,6 +17,7 @@ from marl_tune.evaluation.play import evaluate_modules
 from marl_tune.results.metrics import (
     COPY,
     CURRICULUM,
+    EVALUATION,
     EVENTS,
     FINISHED_EPISODES,
     FINISHED_RETURNS,
@@ -119,7 +120,7 @@ class HeldOutEvaluation(Follower):
         seeds = range(rules.seed, rules.seed + rules.episodes)
         played = evaluate_modules(self._living.sweep, modules, seeds, rules.explore)
         means = {RETURN_MEAN_AGENT: played.mean_agent, RETURN_SUM_TEAM: played.sum_team, **played.metrics}
-        return {"evaluation": {name: float(values.mean()) for name, values in means.items()}}
+        return {EVALUATION: {name: float(values.mean()) for name, values in means.items()}}
 
 
 class Breakthroughs(Follower):

@@ -15,22 +15,29 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.typing import ResultDict
 
 from marl_tune.results.metrics import (
+    AGENT_STEPS,
     COUNT,
     CURRICULUM,
+    ENV_RUNNERS,
+    ENV_STEPS,
+    EVALUATION,
     EVENTS,
     FREQUENCY,
     INTRINSIC_REWARD_MEAN,
+    LEARNERS,
     METRICS,
     RETURN_MEAN_AGENT,
     RETURN_SUM_TEAM,
+    SECONDS,
     STAGE_CHANGE,
+    STEPS_PER_S,
     TABLE,
 )
 from marl_tune.trial.follower import Numbers
 
 ORDER = (  # of a result's keys, and so of the columns in progress.csv; any others follow
-    *("env_steps", "agent_steps", "evaluation", "steps_per_s", RETURN_MEAN_AGENT, RETURN_SUM_TEAM, COUNT, FREQUENCY),
-    *(EVENTS, METRICS, TABLE, "env_runners", "learners", "seconds", CURRICULUM, STAGE_CHANGE),
+    *(ENV_STEPS, AGENT_STEPS, EVALUATION, STEPS_PER_S, RETURN_MEAN_AGENT, RETURN_SUM_TEAM, COUNT, FREQUENCY),
+    *(EVENTS, METRICS, TABLE, ENV_RUNNERS, LEARNERS, SECONDS, CURRICULUM, STAGE_CHANGE),
 )
 
 
@@ -46,13 +53,13 @@ def report_of(result: ResultDict, env_steps: int, agent_steps: int, new_agent_st
     sampled = result[ENV_RUNNER_RESULTS]
     learners = {m: _scalars(values) for m, values in result[LEARNER_RESULTS].items() if m != ALL_MODULES}
     return {
-        "env_steps": env_steps,
-        "agent_steps": agent_steps,
-        "steps_per_s": new_agent_steps / result["time_this_iter_s"],
+        ENV_STEPS: env_steps,
+        AGENT_STEPS: agent_steps,
+        STEPS_PER_S: new_agent_steps / result["time_this_iter_s"],
         **_returns(sampled),
-        "env_runners": _episodes(sampled, learners),
-        "learners": learners,
-        "seconds": {
+        ENV_RUNNERS: _episodes(sampled, learners),
+        LEARNERS: learners,
+        SECONDS: {
             "sampling": _timer(result, "env_runner_sampling_timer"),
             "learning": _timer(result, "learner_update_timer"),
         },
